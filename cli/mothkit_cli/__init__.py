@@ -1,0 +1,1 @@
+"""The ``mothkit`` command: prints, exits and draws progress; no logic lives here."""

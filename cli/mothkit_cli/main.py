@@ -1,0 +1,3 @@
+"""Entry point of the ``mothkit`` command."""
+def main() -> None:
+    """Run the command line."""

@@ -1,0 +1,1 @@
+"""Harden ONNX image classifiers against backdoors, and prove it in onnxruntime."""

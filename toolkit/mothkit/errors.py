@@ -1,0 +1,48 @@
+"""What can go wrong, typed: one root, leaves named for the fact.
+
+Every message says what was found, what was expected, and what to do next.
+"""
+
+
+class MothkitError(Exception):
+    """Root of everything that mothkit refuses: bad input or an impossible wish (exit code 2)."""
+
+
+class ConfigError(MothkitError):
+    """A setting is out of its range, or two settings exclude each other."""
+
+
+class ShapeError(MothkitError):
+    """A tensor or an image has another shape than its use asks for."""
+
+
+class ImageError(MothkitError):
+    """Images or labels cannot be read, or do not fit the model or each other."""
+
+
+class InputSpecError(MothkitError):
+    """How pixels become the model's input is unknown, or contradicts the model."""
+
+
+class ModelError(MothkitError):
+    """The model cannot be imported, run or written, or is no image classifier."""
+
+
+class ParityError(ModelError):
+    """onnxruntime and torch disagree by more than the tolerance."""
+
+
+class TriggerError(MothkitError):
+    """A trigger file cannot be read, or its trigger does not fit the model."""
+
+
+class DeviceError(MothkitError):
+    """A device was asked for that is not there."""
+
+
+class OutputError(MothkitError):
+    """A result cannot be written where it was asked for."""
+
+
+class ResumeError(MothkitError):
+    """A checkpoint does not belong to this run, or cannot be read."""
