@@ -1,3 +1,72 @@
-"""Entry point of the ``mothkit`` command."""
+"""Entry point of the ``mothkit`` command.
+
+A further command is one line in ``COMMANDS`` and one file. Only the file of the command that is run is
+imported; ``--help`` imports all, so they keep heavy imports (torch, onnx, numpy) inside their functions.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from mothkit_cli.exit_codes import ExitCode
+from mothkit_cli.guard import Command, explain, guarded
+
+COMMANDS = {
+    # name: module:function, in the order in which --help lists them
+    "doctor": "mothkit_cli.doctor:doctor",
+}
+
+
 def main() -> None:
-    """Run the command line."""
+    """Run the command line and leave with its exit code."""
+    args = sys.argv[1:]
+    try:
+        assemble(args)(args=args, prog_name="mothkit")
+    except Exception as error:  # a command that cannot even be loaded
+        sys.exit(explain(error, debug="--debug" in args))
+    except KeyboardInterrupt as error:
+        sys.exit(explain(error, debug=False))
+    sys.exit(ExitCode.DONE)
+
+
+def assemble(args: Sequence[str] = ()) -> typer.Typer:
+    """Return the app with the command that ``args`` name, or with all commands if they name none."""
+    app = typer.Typer(
+        name="mothkit",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(common)
+    first = next((arg for arg in args if not arg.startswith("-")), None)
+    for name in [first] if first in COMMANDS else COMMANDS:
+        app.command(name)(guarded(_function(COMMANDS[name])))
+    return app
+
+
+def _function(where: str) -> Command:
+    module, function = where.split(":")
+    command: Command = getattr(importlib.import_module(module), function)
+    return command
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"mothkit {version('mothkit')}")
+        raise typer.Exit(ExitCode.DONE)
+
+
+def common(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Harden ONNX image classifiers against backdoors, and prove it in onnxruntime."""

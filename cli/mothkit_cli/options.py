@@ -1,0 +1,83 @@
+"""Options that commands share: one spelling, one help text, one check each.
+
+``--debug`` is not here: ``guard.py`` adds it to every command.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+DEVICE_FORM = re.compile(r"auto|cpu|cuda(:\d+)?")
+LARGEST_SEED = 2**32 - 1
+
+
+def _checked_device(value: str) -> str:
+    if DEVICE_FORM.fullmatch(value) is None:
+        raise typer.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N")
+    return value
+
+
+def _checked_json(value: str | None) -> str | None:
+    """Refuse a record that could not be written before hours of work, not after them."""
+    if value is None or value == "-":
+        return value
+    path = Path(value)
+    if path.is_dir():
+        raise typer.BadParameter(f"{value!r} is a folder; give a file, or - for stdout")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"the folder {str(path.parent)!r} does not exist")
+    return value
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", exists=True, dir_okay=False, help="An ONNX file.")]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="NAME|FILE",
+        help="How pixels become the model's input: a preset such as unit, byte, cifar10, imagenet, "
+        "or a TOML or JSON file.",
+    ),
+]
+Layout = Annotated[
+    Literal["nchw", "nhwc"] | None,
+    typer.Option("--layout", help="Order of the model's input axes; read from the graph unless given."),
+]
+Channels = Annotated[
+    Literal["rgb", "bgr", "gray"] | None,
+    typer.Option("--channels", help="Order of the model's colour channels; the preset's unless given."),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:N]",
+        callback=_checked_device,
+        help="Where torch and onnxruntime run.",
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Class names, or the folders' order, by model index.",
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Same seed, plan and device, same result.")
+]
+Json = Annotated[
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE|-",
+        callback=_checked_json,
+        help="Write the record as JSON; with - it goes to stdout and the table to stderr.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Draw no progress.")]

@@ -1,0 +1,111 @@
+"""Results go to stdout, everything else to stderr; a record file is whole or absent."""
+
+import dataclasses
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+WIDE = 4096  # columns where there is no terminal: nothing is squeezed into 80
+
+
+class PipeConsole(Console):
+    """A console that lets a closed pipe be seen: rich would exit with 1, which means something here."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Pass the closed pipe on to the command's guard."""
+        raise BrokenPipeError
+
+
+stdout = PipeConsole(highlight=False, markup=False, emoji=False)
+stderr = PipeConsole(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def plain(text: object) -> str:
+    """Return ``text`` on one line and without control characters: names in files are a stranger's."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def say(line: str) -> None:
+    """Write one line to stderr, unwrapped."""
+    stderr.print(plain(line), soft_wrap=True)
+
+
+def new_table(*columns: str, title: str | None = None, numbers: tuple[str, ...] = ()) -> Table:
+    """Return an empty table; the columns in ``numbers`` are set flush right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return table
+
+
+def to_json(record: object) -> str:
+    """Return ``record`` (a mapping or a dataclass) as indented JSON; what is not finite becomes null."""
+    return json.dumps(_jsonable(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _jsonable(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def show(*tables: RenderableType, record: str, json_to: str | None) -> None:
+    """Show a result where ``--json`` asks for it.
+
+    Args:
+        tables: what people read, in order; to stdout, or to stderr if the record goes to stdout.
+        record: the result as JSON text (see ``to_json``).
+        json_to: the value of ``--json``: a file, ``-`` for stdout, or None for tables only.
+
+    Raises:
+        OSError: the record's file cannot be written; what stood there before still does.
+    """
+    if json_to is not None and json_to != "-":
+        write_text(Path(json_to), record)
+    console = _unsqueezed(stderr if json_to == "-" else stdout)
+    for table in tables:
+        console.print(table)
+    if json_to == "-":
+        stdout.out(record, end="" if record.endswith("\n") else "\n", highlight=False)
+
+
+def _unsqueezed(console: Console) -> Console:
+    """Return ``console``, or a wide one on the same stream where that is no terminal."""
+    if console.is_terminal:
+        return console
+    return PipeConsole(file=console.file, width=WIDE, highlight=False, markup=False, emoji=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` through a file beside it that is synced and renamed.
+
+    Raises:
+        OSError: it cannot be written; what stood at ``path`` before still does.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():  # a device or a named pipe: nothing to keep
+        target.write_text(text, encoding="utf-8")
+        return
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with beside.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
