@@ -5,7 +5,7 @@ Pixel space is float32 [N, C, H, W], 0..1, RGB or one grey channel. A model take
 """
 
 import json
-import math
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,6 +54,7 @@ class InputSpec:
         _check_choice(self.name, "channels", self.channels, get_args(Channels))
         if not _is_number(self.scale) or self.scale <= 0:
             raise InputSpecError(f"{self.name}: scale is {self.scale!r}, not a number above 0")
+        object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "mean", _numbers(self.name, "mean", self.mean))
         object.__setattr__(self, "std", _numbers(self.name, "std", self.std))
         if min(self.std) <= 0:
@@ -229,9 +230,9 @@ def _show(sizes: tuple[int | None, ...]) -> str:
 def _read_spec(text: str) -> InputSpec:
     path = Path(text)
     if not path.is_file():
-        names = "\n".join(f"  {name:9} {spec.description}" for name, spec in _PRESETS.items())
         raise InputSpecError(
-            f"no preprocessing and no file is called {text!r}; give a TOML or JSON file, or one of\n{names}"
+            f"no preprocessing and no file is called {text!r}; give a TOML or JSON file, or one of the names "
+            f"{', '.join(_PRESETS)}"
         )
     if path.suffix.lower() not in (".toml", ".json"):
         raise InputSpecError(f"{path}: a preprocessing file ends in .toml or .json")
@@ -265,7 +266,7 @@ def _numbers(name: str, key: str, value: object) -> tuple[float, ...]:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _preset(name: str, description: str, **values: Any) -> InputSpec:  # noqa: ANN401 (keys of InputSpec)
@@ -293,7 +294,7 @@ _PRESETS: Mapping[str, InputSpec] = MappingProxyType(
             ),
             _preset(
                 "caffe",
-                "BGR, 0..255, less (103.939, 116.779, 123.68) in that order: Caffe's and Keras's VGG, ResNet.",
+                "BGR, 0..255, less (103.939, 116.779, 123.68) in that order: Caffe's VGG and ResNet.",
                 channels="bgr",
                 scale=255.0,
                 mean=(123.68, 116.779, 103.939),

@@ -29,7 +29,9 @@ def find_idx(folder: Path) -> Path | None:
     Raises:
         ImageError: it holds several.
     """
-    found = sorted(path for path in folder.iterdir() if "images" in path.name and "idx3" in path.name)
+    found = sorted(
+        path for path in folder.iterdir() if "images" in path.name and "idx3" in path.name and path.is_file()
+    )
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:10])
         raise ImageError(f"{folder}: holds {len(found)} IDX image files; give one of them: {names}")
@@ -65,7 +67,7 @@ def _read(path: Path, magic: int, limits: Limits) -> Pixels:
         with path.open("rb") as file:
             zipped = file.read(2) == _GZIP
         with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
-            return _parse(cast(IO[bytes], stream), magic, path, limits)
+            return _parse(cast("IO[bytes]", stream), magic, path, limits)
     except (OSError, EOFError, zlib.error) as error:
         raise ImageError(f"{path}: cannot be read: {error}; fetch it again") from error
     except MemoryError as error:

@@ -153,7 +153,7 @@ class ImageSet:
         ]:
             raise ImageError(
                 f"{self.origin}: {n} images per class were asked for, but {len(short)} classes have fewer: "
-                f"{_some(short)}; ask for {min(counts)} or add images"
+                f"{_some(short)}; ask for at most {min(counts)}, or add images"
             )
         generator = torch.Generator().manual_seed(seed)
         return self.subset(
@@ -200,7 +200,7 @@ class ImageSet:
         return ((self.pixels(chosen), self.labels[chosen]) for chosen in torch.split(order, size))
 
     def hashes(self) -> tuple[str, ...]:
-        """Return one SHA-256 an image, of shape and decoded pixels, so that the file's format does not matter.
+        """Return one SHA-256 an image, of shape and decoded pixels: the file's format does not matter.
 
         Raises:
             ImageError: an image cannot be decoded.

@@ -24,8 +24,8 @@ def read_label_file(path: Path, *, max_classes: int) -> dict[str, int]:
     """Return class name to model index.
 
     Args:
-        path: a CSV of ``name,index`` lines (a heading is allowed), a JSON object of the same, or text with one
-            class name a line (or a JSON list of them) in the model's order.
+        path: a CSV of ``name,index`` lines (a heading is allowed), a JSON object of the same, or text with
+            one class name a line (or a JSON list of them) in the model's order.
         max_classes: indices must be below this.
 
     Raises:
@@ -104,10 +104,10 @@ def _read_pairs(path: Path) -> list[tuple[str, int]]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
             return _json_pairs(json.loads(text, object_pairs_hook=list), path)
-    except (OSError, ValueError, RecursionError) as error:
+        if path.suffix.lower() == ".csv":
+            return _csv_pairs(text, path)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise ImageError(f"{path}: labels cannot be read: {error}") from error
-    if path.suffix.lower() == ".csv":
-        return _csv_pairs(text, path)
     return [(name, index) for index, name in enumerate(filter(None, map(str.strip, text.splitlines())))]
 
 

@@ -69,7 +69,10 @@ def load_images(
             f"size is {size}; expected (height, width) above 0, up to {limits.image_pixels} pixels"
         )
     indices = None if labels is None else read_label_file(Path(labels), max_classes=limits.classes)
-    return _load(_Wish(str(path), labels, indices, size, gray, resize, limits))
+    try:
+        return _load(_Wish(str(path), labels, indices, size, gray, resize, limits))
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error}") from error
 
 
 def split_path(text: str) -> tuple[Path, str | None]:
@@ -106,9 +109,9 @@ def _load(wish: _Wish) -> ImageSet:
         return _load_folder(path / split if split else path, wish)
     if path.suffix.lower() == ".npz":
         return _from_arrays(*read_npz(path, split, wish.limits), wish)
-    if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
+    if path.suffix.lower() == ".zip" or (path.is_file() and zipfile.is_zipfile(path)):
         return _from_pictures(find_in_zip(path, split, wish.limits), wish)
-    if split is None and is_idx(path):
+    if split is None and path.is_file() and is_idx(path):
         return _from_arrays(*read_idx(path, wish.limits), wish)
     raise ImageError(
         f"{wish.origin}: is no set of images; expected a folder or a zip of class folders, an npz file, "

@@ -86,12 +86,10 @@ def find_in_folder(root: Path, limits: Limits) -> Pictures:
     """Return the pictures of a folder of class folders.
 
     Raises:
-        ImageError: it cannot be listed, or has too many files, no class folders, an empty one, or other content.
+        ImageError: too many files, no class folders, an empty one, or other content.
+        OSError: it cannot be listed.
     """
-    try:
-        classes = _by_class(_bounded(_walk(root), str(root), limits), str(root))
-    except OSError as error:
-        raise ImageError(f"{root}: cannot be listed: {error}") from error
+    classes = _by_class(_bounded(_walk(root), str(root), limits), str(root))
     names = tuple(f"{folder}/{name}" for folder, names in classes.items() for name in names)
     return Pictures(FolderFiles(root, names), _repeat(classes))
 
@@ -161,7 +159,8 @@ def _opened(files: PictureFiles, index: int, limits: Limits) -> Iterator[Image.I
             f"{files.name(index)}: broken image: no {', '.join(_FORMATS)}; mend or remove it"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-        raise ImageError(f"{files.name(index)}: broken image: {error}; mend or remove it") from error
+        why = str(error) or type(error).__name__
+        raise ImageError(f"{files.name(index)}: broken image: {why}; mend or remove it") from error
 
 
 def _check_header(picture: Image.Image, limits: Limits) -> None:
@@ -199,12 +198,17 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Yield names below ``root`` as a zip lists them: folders end in a slash; two levels deep."""
+    """Yield names below ``root``, two levels deep, as a zip lists them: those of folders end in a slash."""
     for entry in os.scandir(root):
-        yield entry.name + ("/" if entry.is_dir() else "")
+        yield _listed(entry)
         if entry.is_dir() and not _is_hidden(entry.name):
-            for inner in os.scandir(entry.path):
-                yield f"{entry.name}/{inner.name}" + ("/x" if inner.is_dir() else "")
+            yield from (f"{entry.name}/{_listed(inner)}" for inner in os.scandir(entry.path))
+
+
+def _listed(entry: os.DirEntry[str]) -> str:
+    if not entry.is_dir() and not entry.is_file() and not _is_hidden(entry.name):
+        raise ImageError(f"{entry.path}: is neither a file nor a folder (a broken link?); remove it")
+    return entry.name + ("/" if entry.is_dir() else "")
 
 
 def _bounded(names: Iterator[str], origin: str, limits: Limits) -> Iterator[str]:
@@ -270,8 +274,7 @@ def _zip_prefix(names: Sequence[str], inside: str | None, origin: str) -> str:
     tops = {name.split("/")[0] for name in names if "/" in name}
     leading = f"{tops.pop()}/" if len(tops) == 1 else ""
     if inside is None:
-        nested = leading and all(n.count("/") >= 2 or n.endswith("/") or "." not in n for n in names)
-        return leading if nested else ""
+        return leading if any(name.count("/") > 1 for name in names) else ""
     wanted = inside.strip("/") + "/"
     for prefix in (wanted, leading + wanted):
         if any(name.startswith(prefix) for name in names):
