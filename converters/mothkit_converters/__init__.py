@@ -1,1 +1,75 @@
-"""ONNX <-> torch with every weight tied to its initializer, and surgery back into the same file."""
+"""ONNX files as torch modules, and their weights back into the files they came from.
+
+Importing this package is cheap: torch and onnx are loaded when a name is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mothkit_converters.binding import Binding, Role
+    from mothkit_converters.comparison import Change, GraphDiff, diff
+    from mothkit_converters.errors import (
+        BatchError,
+        ConversionError,
+        ExternalDataError,
+        InvalidModelError,
+        NotOnnxError,
+        SourceError,
+        TooLargeError,
+        UnboundWeightsError,
+        UnknownValueError,
+        UnsupportedOpError,
+        WriteError,
+    )
+    from mothkit_converters.heads import Head, find_head, logits_value
+    from mothkit_converters.importer import BoundModule, to_torch
+    from mothkit_converters.source import Source, Value, read_source
+    from mothkit_converters.writer import write_back
+
+__all__ = [
+    "BatchError",
+    "Binding",
+    "BoundModule",
+    "Change",
+    "ConversionError",
+    "ExternalDataError",
+    "GraphDiff",
+    "Head",
+    "InvalidModelError",
+    "NotOnnxError",
+    "Role",
+    "Source",
+    "SourceError",
+    "TooLargeError",
+    "UnboundWeightsError",
+    "UnknownValueError",
+    "UnsupportedOpError",
+    "Value",
+    "WriteError",
+    "diff",
+    "find_head",
+    "logits_value",
+    "read_source",
+    "to_torch",
+    "write_back",
+]
+
+_HOMES = {
+    "binding": ("Binding", "Role"),
+    "comparison": ("Change", "GraphDiff", "diff"),
+    "heads": ("Head", "find_head", "logits_value"),
+    "importer": ("BoundModule", "to_torch"),
+    "source": ("Source", "Value", "read_source"),
+    "writer": ("write_back",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module, on first use."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value

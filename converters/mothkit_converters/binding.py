@@ -1,0 +1,121 @@
+"""What an initializer is in the torch module: a weight, a statistic, or a constant.
+
+This is told by where the graph uses it, never by what it holds.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from onnx import GraphProto, TensorProto
+
+from mothkit_converters.tensors import FLOATS
+
+
+class Role(enum.Enum):
+    """What an initializer is for."""
+
+    WEIGHT = "weight"  # trained
+    STATISTIC = "statistic"  # follows the batch in train mode
+    CONSTANT = "constant"  # stays: a single number in arithmetic, or part of the input's normalisation
+    SETTING = "setting"  # stays, and is read when the module is built: a bound, a ratio, a scale
+    TORN = "torn"  # used as a weight here and as something else there
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The tie between an initializer and a torch tensor of the same shape.
+
+    Attributes:
+        initializer: Name of the initializer, or of the output of the Constant node that holds it.
+        torch_name: Name of the parameter or buffer in the bound module.
+        role: What it is for.
+        transform: How the torch tensor is made from the initializer. Operators take weights in ONNX's own
+            layout, so this is ``identity``, or ``float32`` for an initializer of half precision.
+    """
+
+    initializer: str
+    torch_name: str
+    role: Role
+    transform: str = "identity"
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the torch tensor is a parameter."""
+        return self.role is Role.WEIGHT
+
+
+_PAIR = MappingProxyType({1: "weight", 2: "bias"})
+_BATCH_NORM = MappingProxyType({**_PAIR, 3: "running_mean", 4: "running_var"})
+
+ABSORBED: Mapping[str, Mapping[int, str]] = MappingProxyType(
+    {
+        "BatchNormalization": _BATCH_NORM,
+        "Conv": _PAIR,
+        "ConvTranspose": _PAIR,
+        "InstanceNormalization": _PAIR,
+        "LayerNormalization": _PAIR,
+    }
+)
+"""Operators whose torch module has tensors of its own: which input is which."""
+
+_LAYERS = frozenset({*ABSORBED, "Gemm", "MatMul", "PRelu"})
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mod", "Where"})
+_LAYOUT = frozenset({"Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Split", "Concat"})
+_LAYOUT_TOO = frozenset({"Slice", "Flatten", "Pad"})
+_SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
+    {"Clip": (1, 2), "Dropout": (1,), "OneHot": (2,), "Pad": (2,), "Resize": (1, 2), "Upsample": (1,)}
+)
+
+
+def roles_of(graph: GraphProto) -> dict[str, Role]:
+    """Return what each float initializer of ``graph`` is for."""
+    normalisation = _input_normalisation(graph)
+    floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in FLOATS}
+    found: dict[str, list[Role]] = {name: [] for name in floats}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name in floats:
+                found[name].append(_role(node.op_type, i, floats[name], fixed=name in normalisation))
+    return {name: _only(roles) for name, roles in found.items()}
+
+
+def _role(op: str, index: int, tensor: TensorProto, *, fixed: bool) -> Role:
+    if index in _SETTINGS.get(op, ()):
+        return Role.SETTING
+    if op == "BatchNormalization" and index in (3, 4):
+        return Role.STATISTIC
+    if op in _ARITHMETIC and (fixed or math.prod(tensor.dims) == 1):
+        return Role.CONSTANT
+    return Role.WEIGHT
+
+
+def _only(roles: list[Role]) -> Role:
+    """Return the one role that serves all uses."""
+    if len(set(roles)) == 1:
+        shared_statistic = roles[0] is Role.STATISTIC and len(roles) > 1
+        return Role.CONSTANT if shared_statistic else roles[0]
+    return Role.TORN if Role.WEIGHT in roles else Role.CONSTANT
+
+
+def _input_normalisation(graph: GraphProto) -> set[str]:
+    """Return the initializers that arithmetic puts on the input before the first layer sees it.
+
+    Means and scales of the images are data, not something learned. A graph without a layer has none.
+    """
+    raw = {info.name for info in graph.input}
+    stored = {tensor.name for tensor in graph.initializer}
+    found: set[str] = set()
+    for node in graph.node:
+        given = set(node.input) - stored - {""}
+        if not given or not given <= raw:
+            continue
+        if node.op_type in _ARITHMETIC | _LAYOUT | _LAYOUT_TOO:
+            raw.update(node.output)
+            found.update(stored.intersection(node.input))
+    has_layer = any(node.op_type in _LAYERS for node in graph.node)
+    return found if has_layer else set()

@@ -1,0 +1,236 @@
+"""A shadow copy that onnx2torch can take: same values under the same names, in plainer form.
+
+The original is never touched. No pass here merges or renames weights, so each initializer of the shadow is
+one of the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
+from mothkit_converters.ops import find_converter
+from mothkit_converters.source import Source
+from mothkit_converters.tensors import HALVES, array_of, constant_tensor
+
+_OLD_OPSETS = (9, 10, 11, 12, 13)  # what an opset may be raised to; newer ones are served as they are
+_OPTIONAL_OUTPUTS = frozenset({"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"})
+_SCALARS = ("value_float", "value_floats", "value_int", "value_ints")
+
+
+def canonicalise(source: Source, outputs: Sequence[str]) -> ModelProto:
+    """Return a copy of ``source``'s model that computes ``outputs`` and nothing else.
+
+    Args:
+        source: The model.
+        outputs: Names of any of its values.
+
+    Raises:
+        UnknownValueError: The graph has no value of that name.
+        UnsupportedOpError: An operator that is needed cannot be served.
+    """
+    model = _typed_copy(source)
+    _select_outputs(source, model, outputs)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    _lift_constants(model.graph)
+    _keep_needed(model.graph)
+    _see_through_identities(model.graph)
+    _widen_halves(model.graph)
+    model = _raise_opset(source, model)
+    for index, node in enumerate(model.graph.node):
+        _trim(node, model.graph)
+        node.name = f"{label(node)}#{index}"
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return _free_batch(model)
+
+
+def label(node: NodeProto) -> str:
+    """Return the name by which messages call ``node``."""
+    return node.name or next(filter(None, node.output), node.op_type)
+
+
+def _typed_copy(source: Source) -> ModelProto:
+    """Return a copy with initializers no longer among the inputs, and shapes inferred afresh."""
+    model = ModelProto()
+    model.CopyFrom(source.proto)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    real_inputs = [info for info in model.graph.input if info.name not in stored]
+    del model.graph.input[:]
+    model.graph.input.extend(real_inputs)
+    del model.graph.value_info[:]  # may be stale
+    for entry in model.opset_import:
+        entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
+    model.ir_version = max(model.ir_version, 4)  # below 4, initializers had to be inputs
+    return model
+
+
+def _select_outputs(source: Source, model: ModelProto, outputs: Sequence[str]) -> None:
+    graph = model.graph
+    known = {name for node in graph.node for name in node.output if name}
+    known |= {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+    if missing := [name for name in outputs if name not in known]:
+        raise UnknownValueError(
+            source.path,
+            f"the graph has no value '{missing[0]}'; expected an input, a weight or a node's output",
+        )
+    if list(outputs) == [info.name for info in graph.output]:
+        return
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    infos = {info.name: info for info in (*inferred.value_info, *inferred.output, *inferred.input)}
+    del graph.output[:]
+    graph.output.extend(infos.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
+
+
+def _lift_constants(graph: GraphProto) -> None:
+    """Turn Constant nodes into initializers, named as their outputs."""
+    kept = []
+    for node in graph.node:
+        tensor = constant_tensor(node) or _scalar_constant(node)
+        if tensor is None:
+            kept.append(node)
+            continue
+        lifted = graph.initializer.add()
+        lifted.CopyFrom(tensor)
+        lifted.name = node.output[0]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _scalar_constant(node: NodeProto) -> TensorProto | None:
+    if node.op_type != "Constant" or node.attribute[0].name not in _SCALARS:
+        return None
+    value = onnx.helper.get_attribute_value(node.attribute[0])
+    kind = np.float32 if "float" in node.attribute[0].name else np.int64
+    return numpy_helper.from_array(np.asarray(value, dtype=kind))
+
+
+def _keep_needed(graph: GraphProto) -> None:
+    """Drop nodes and initializers that no output depends on."""
+    needed, kept = {info.name for info in graph.output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_read_by(node))
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def _read_by(node: NodeProto) -> set[str]:
+    """Return the values that ``node`` reads, also from within its subgraphs."""
+    names = set(node.input) - {""}
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                names |= _read_by(inner)
+    return names
+
+
+def _see_through_identities(graph: GraphProto) -> None:
+    """Let nodes read an initializer itself where they read an Identity of it."""
+    stored = {tensor.name for tensor in graph.initializer}
+    alias: dict[str, str] = {}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = alias.get(name, name)
+        if node.op_type == "Identity" and node.input[0] in stored:
+            alias[node.output[0]] = node.input[0]
+    _keep_needed(graph)
+
+
+def _widen_halves(graph: GraphProto) -> None:
+    """Compute in float32 what the file computes in half precision."""
+    for tensor in graph.initializer:
+        if tensor.data_type in HALVES:
+            tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name))
+    for info in (*graph.input, *graph.output):
+        if info.type.tensor_type.elem_type in HALVES:
+            info.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in HALVES:
+                attribute.i = TensorProto.FLOAT
+
+
+def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
+    """Return ``model`` at the lowest opset, its own or one up to 13, whose operators are all served."""
+    if (first := _first_unserved(model)) is None:
+        return model
+    opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 1)
+    for target in (version for version in _OLD_OPSETS if version > opset):
+        try:
+            raised = onnx.version_converter.convert_version(model, target)
+        except (RuntimeError, onnx.checker.ValidationError):
+            continue
+        if _first_unserved(raised) is None and _same_weights(model, raised):
+            return raised
+    raise UnsupportedOpError(
+        first.op_type, label(first), f"no converter for it at opset {opset}", path=source.path
+    )
+
+
+def _first_unserved(model: ModelProto) -> NodeProto | None:
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    for node in model.graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if find_converter(node.op_type, opsets.get(domain, 1), domain) is None:
+            return node
+    return None
+
+
+def _same_weights(before: ModelProto, after: ModelProto) -> bool:
+    """Return whether every float initializer of ``before`` is in ``after``, bit by bit."""
+    moved = {tensor.name: tensor for tensor in after.graph.initializer}
+    return all(
+        tensor.name in moved and np.array_equal(array_of(tensor), array_of(moved[tensor.name]))
+        for tensor in before.graph.initializer
+        if tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)
+    )
+
+
+def _trim(node: NodeProto, graph: GraphProto) -> None:
+    """Cut optional inputs and outputs off the end of ``node`` where nothing stands for them."""
+    while node.input and not node.input[-1]:
+        node.input.pop()
+    if node.op_type not in _OPTIONAL_OUTPUTS:
+        return
+    read = {name for other in graph.node for name in _read_by(other)} | {info.name for info in graph.output}
+    while len(node.output) > 1 and node.output[-1] not in read:
+        node.output.pop()
+    if len(node.output) > 1:
+        raise UnsupportedOpError(node.op_type, label(node), f"its output '{node.output[-1]}' is used")
+
+
+def _free_batch(model: ModelProto) -> ModelProto:
+    """Let a Reshape to a fixed shape keep the batch size it is given, where it keeps the fixed one.
+
+    ``[1, 256]`` for an input [1, 16, 4, 4] becomes ``[0, 256]``: the same for the size in the file.
+    """
+    graph = model.graph
+    first_dims = {
+        info.name: dims[0].dim_value
+        for info in (*graph.input, *graph.value_info)
+        if (dims := info.type.tensor_type.shape.dim)
+    }
+    shapes = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.INT64}
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in shapes or _attribute(node, "allowzero"):
+            continue
+        shape = array_of(shapes[node.input[1]]).copy()
+        if shape.size and shape[0] > 0 and shape[0] == first_dims.get(node.input[0]):
+            shape[0] = 0
+            freed = numpy_helper.from_array(shape, f"{node.input[1]}#free#{node.name}")
+            graph.initializer.append(freed)
+            node.input[1] = freed.name
+    return model
+
+
+def _attribute(node: NodeProto, name: str) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)

@@ -1,0 +1,20 @@
+"""Operators that onnx2torch lacks or gets wrong, one family per file.
+
+Importing this package adds the lacking ones to onnx2torch; ours in place of its own hold only inside
+``overrides()``.
+"""
+
+from mothkit_converters.ops import dense, dropout, normalization, pooling, reduction, reshape, versions
+from mothkit_converters.ops.registry import find_converter, overrides
+
+__all__ = [
+    "dense",
+    "dropout",
+    "find_converter",
+    "normalization",
+    "overrides",
+    "pooling",
+    "reduction",
+    "reshape",
+    "versions",
+]

@@ -1,0 +1,71 @@
+"""The door to onnx2torch's table of converters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from onnx import defs
+from onnx2torch.node_converters import registry
+from onnx2torch.onnx_graph import OnnxGraph
+from onnx2torch.onnx_node import OnnxNode
+from onnx2torch.utils.common import OperationConverterResult
+
+Converter: TypeAlias = Callable[[OnnxNode, OnnxGraph], OperationConverterResult]
+
+_TABLE: dict[Any, Converter] = registry._CONVERTER_REGISTRY  # noqa: SLF001 - a test pins the version
+_OURS: dict[Any, Converter] = {}
+
+
+def _key(op: str, version: int, domain: str = "") -> object:
+    return registry.OperationDescription(domain=domain, operation_type=op, version=version)
+
+
+def serve(op: str, *versions: int) -> Callable[[Converter], Converter]:
+    """Return a decorator that makes a function the converter of ``op`` at these schema versions.
+
+    Versions that onnx2torch lacks are added to it; those it has are replaced inside ``overrides()`` only.
+    """
+
+    def register(converter: Converter) -> Converter:
+        for version in versions:
+            if _key(op, version) in _TABLE:
+                _OURS[_key(op, version)] = converter
+            else:
+                registry.add_converter(operation_type=op, version=version)(converter)
+        return converter
+
+    return register
+
+
+def converter_of(op: str, version: int) -> Converter:
+    """Return the converter that stands for ``op`` at this schema version."""
+    return _TABLE[_key(op, version)]
+
+
+def same_meaning(op: str, *versions: int, as_of: int) -> None:
+    """Serve ``versions`` of ``op`` as version ``as_of`` is: they differ in the types they take alone."""
+    serve(op, *versions)(converter_of(op, as_of))
+
+
+@contextmanager
+def overrides() -> Iterator[None]:
+    """Put our converters in the place of onnx2torch's own, and its own back at the end."""
+    theirs = {key: _TABLE[key] for key in _OURS}
+    _TABLE.update(_OURS)
+    try:
+        yield
+    finally:
+        _TABLE.update(theirs)
+
+
+def find_converter(op: str, opset: int, domain: str = "") -> Converter | None:
+    """Return what converts ``op`` of this opset, None where nothing does."""
+    version = opset
+    if defs.has(op, domain):
+        try:
+            version = defs.get_schema(op, domain=domain, max_inclusive_version=opset).since_version
+        except defs.SchemaError:
+            return None
+    return _TABLE.get(_key(op, version, domain))
