@@ -79,10 +79,12 @@ class ImageSet:
             ImageError: another dtype or shape, an ambiguous layout, other counts, a label out of range.
         """
         # np.array copies: what the caller writes to x later must not reach the set.
-        pixels = np.array(x.detach().cpu() if isinstance(x, Tensor) else x)
-        labels = np.array(y.detach().cpu() if isinstance(y, Tensor) else y)
+        pixels = np.array(x.detach().cpu().numpy() if isinstance(x, Tensor) else x)
+        labels = np.array(y.detach().cpu().numpy() if isinstance(y, Tensor) else y)
         if pixels.dtype != np.uint8:
             raise ImageError(f"{origin}: pixels are {pixels.dtype}, expected uint8, 0..255")
+        if 0 in pixels.shape:
+            raise ImageError(f"{origin}: pixels are {list(pixels.shape)}: there are no images")
         pixels = _to_nchw(pixels, layout, origin)
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise ImageError(

@@ -24,9 +24,7 @@ from mothkit.images.labels import (
 )
 from mothkit.images.npz import read_npz
 from mothkit.images.pictures import Pictures, find_in_folder, find_in_zip, measure, picture_source
-from mothkit.images.sources import Limits, Pixels, Shape, array_source
-
-Size = tuple[int, int]
+from mothkit.images.sources import Limits, Pixels, Shape, Size, array_source
 
 
 def load_images(
@@ -136,7 +134,7 @@ def _from_pictures(pictures: Pictures, wish: _Wish) -> ImageSet:
         check_folders(folders, indices, wish.label_file, wish.origin)
     sizes = measure(pictures.files, len(pictures.folders), wish.limits)
     shape = _shape(sizes, pictures.files.name, wish)
-    source = picture_source(pictures.files, len(pictures.folders), shape, wish.limits)
+    source = picture_source(pictures.files, sizes, shape, wish.limits)
     labels = torch.tensor([indices[folder] for folder in pictures.folders])
     return ImageSet(source, labels, ordered_names(indices), wish.origin)
 

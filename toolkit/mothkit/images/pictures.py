@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mothkit.errors import ImageError
-from mothkit.images.sources import LazySource, Limits, Pixels, Shape, convert
+from mothkit.images.sources import LazySource, Limits, Pixels, Shape, Size, convert
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp")
 _COMPANIONS = (".csv", ".db", ".html", ".ini", ".json", ".md", ".txt", ".xml", ".yaml", ".yml")
@@ -122,17 +122,22 @@ def find_in_zip(path: Path, inside: str | None, limits: Limits) -> Pictures:
     return Pictures(ZipFiles(archive, chosen, str(path), 4 * limits.image_pixels), _repeat(classes))
 
 
-def picture_source(files: PictureFiles, count: int, shape: Shape, limits: Limits) -> LazySource:
-    """Return a source that decodes files when they are read, into ``shape``; a bad one raises ImageError."""
+def picture_source(files: PictureFiles, sizes: Sequence[Size], shape: Shape, limits: Limits) -> LazySource:
+    """Return a source that decodes files of the measured ``sizes`` when they are read, into ``shape``.
+
+    A file that is broken, has transparent pixels or was replaced meanwhile raises ImageError when it is read.
+    """
 
     def decode(index: int) -> Pixels:
         with _opened(files, index, limits) as picture:
+            if (picture.height, picture.width) != sizes[index]:
+                raise ImageError(f"image is now {picture.height}x{picture.width}; it changed while in use")
             return convert(_opaque(picture), shape)
 
-    return LazySource(decode, count, shape, cache_bytes=limits.cache_bytes)
+    return LazySource(decode, len(sizes), shape, cache_bytes=limits.cache_bytes)
 
 
-def measure(files: PictureFiles, count: int, limits: Limits) -> list[tuple[int, int]]:
+def measure(files: PictureFiles, count: int, limits: Limits) -> list[Size]:
     """Return the (height, width) of every file, read from its header.
 
     Raises:
@@ -178,12 +183,10 @@ def _check_header(picture: Image.Image, limits: Limits) -> None:
 
 def _is_deep(picture: Image.Image) -> bool:
     """Tell whether Pillow would cut more than 8 bits a channel down to 8 without saying so."""
-    args = [tile.args for tile in picture.tile] if isinstance(picture, ImageFile.ImageFile) else []
-    if picture.format == "PNG":
-        return any("16" in str(arg) for arg in args)  # the raw mode, such as RGB;16B
-    if picture.format == "PPM":
-        return any(isinstance(arg, tuple) and isinstance(arg[-1], int) and arg[-1] > 255 for arg in args)
-    return False
+    if not isinstance(picture, ImageFile.ImageFile) or picture.format not in ("PNG", "PPM"):
+        return False
+    args = [tile.args for tile in picture.tile]  # the raw mode, such as RGB;16B, or with PPM's largest value
+    return any("16" in arg if isinstance(arg, str) else arg and arg[-1] > 255 for arg in args)
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
@@ -199,10 +202,15 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 def _walk(root: Path) -> Iterator[str]:
     """Yield names below ``root``, two levels deep, as a zip lists them: those of folders end in a slash."""
-    for entry in os.scandir(root):
+    for entry in _entries(root):
         yield _listed(entry)
         if entry.is_dir() and not _is_hidden(entry.name):
-            yield from (f"{entry.name}/{_listed(inner)}" for inner in os.scandir(entry.path))
+            yield from (f"{entry.name}/{_listed(inner)}" for inner in _entries(entry.path))
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from entries
 
 
 def _listed(entry: os.DirEntry[str]) -> str:

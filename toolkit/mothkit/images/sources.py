@@ -12,7 +12,8 @@ from mothkit.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
-Shape = tuple[int, int, int]
+Shape = tuple[int, int, int]  # C, H, W
+Size = tuple[int, int]  # H, W
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
