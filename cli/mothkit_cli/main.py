@@ -16,6 +16,7 @@ from mothkit_cli.guard import Command, explain, guarded
 
 COMMANDS = {
     # name: module:function, in the order in which --help lists them
+    "inspect": "mothkit_cli.inspect:inspect",
     "doctor": "mothkit_cli.doctor:doctor",
 }
 

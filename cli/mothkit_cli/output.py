@@ -1,11 +1,12 @@
 """Results go to stdout, everything else to stderr; a record file is whole or absent."""
 
 import dataclasses
+import io
 import json
 import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -76,18 +77,21 @@ def show(*tables: RenderableType, record: str, json_to: str | None) -> None:
     """
     if json_to is not None and json_to != "-":
         write_text(Path(json_to), record)
-    console = _unsqueezed(stderr if json_to == "-" else stdout)
-    for table in tables:
-        console.print(table)
+    _print(stderr if json_to == "-" else stdout, tables)
     if json_to == "-":
-        stdout.out(record, end="" if record.endswith("\n") else "\n", highlight=False)
+        stdout.file.write(record if record.endswith("\n") else record + "\n")
 
 
-def _unsqueezed(console: Console) -> Console:
-    """Return ``console``, or a wide one on the same stream where that is no terminal."""
+def _print(console: Console, tables: Sequence[RenderableType]) -> None:
+    """Print ``tables``; where ``console`` is no terminal they are as wide as they need, without padding."""
     if console.is_terminal:
-        return console
-    return PipeConsole(file=console.file, width=WIDE, highlight=False, markup=False, emoji=False)
+        console.print(*tables, sep="\n")
+        return
+    drawn = io.StringIO()
+    wide = PipeConsole(file=drawn, width=WIDE, highlight=False, markup=False, emoji=False)
+    wide.print(*tables, sep="\n")
+    for line in drawn.getvalue().splitlines():
+        console.file.write(line.rstrip() + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

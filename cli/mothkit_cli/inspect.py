@@ -1,0 +1,83 @@
+"""``mothkit inspect``: what an ONNX file is, and what can be trained in it."""
+
+from typing import TYPE_CHECKING
+
+from mothkit_cli import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mothkit.inspection import Inspection, Share
+    from mothkit_converters import Value
+
+LISTED = 8  # names that a line of the table shows; the record has all
+
+
+def inspect(model: options.Model, json: options.Json = None) -> None:
+    """Print producer, opset, inputs, layout, head, classes and what can be trained."""
+    from mothkit.inspection import inspect_model
+    from mothkit_cli.output import show, to_json
+    from mothkit_converters import read_source
+
+    found = inspect_model(read_source(model))
+    show(_table(found), record=to_json(found), json_to=json)
+
+
+def _table(found: "Inspection") -> "Table":
+    from mothkit_cli.output import new_table, plain
+
+    table = new_table("", "")
+    table.show_header = False
+    for label, text in [*_file_rows(found), *_network_rows(found), *_training_rows(found)]:
+        table.add_row(label, plain(text))
+    return table
+
+
+def _file_rows(found: "Inspection") -> list[tuple[str, str]]:
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {number}" for domain, number in found.opsets.items())
+    rows = [
+        ("file", found.path),
+        *((f"sha256 {name}" if len(found.files) > 1 else "sha256", sha) for name, sha in found.files.items()),
+        ("producer", found.producer or "not named"),
+        ("format", f"IR {found.ir_version}, opset {opsets}"),
+    ]
+    return rows + [("metadata", f"{key} = {value}") for key, value in found.metadata.items()]
+
+
+def _network_rows(found: "Inspection") -> list[tuple[str, str]]:
+    head = found.head
+    stripped = f", before {' and '.join(reversed(head.stripped))}" if head.stripped else ""
+    return [
+        *(("input", _value(value)) for value in found.inputs),
+        *(("output", _value(value)) for value in found.outputs),
+        ("layout", found.layout or f"unknown: {found.layout_why}"),
+        ("logits", f"{head.value}{stripped}"),
+        ("classes", str(head.classes or "unknown: the graph's shapes do not say")),
+        ("operators", ", ".join(f"{op} {count}" for op, count in found.operators.items())),
+        ("float tensors", _share(found.floats)),
+    ]
+
+
+def _training_rows(found: "Inspection") -> list[tuple[str, str]]:
+    if found.training is None:
+        return [("import", f"no: {found.refusal}")]
+    training = found.training
+    more = f" and {len(training.unbound) - LISTED} more" if len(training.unbound) > LISTED else ""
+    return [
+        ("import", "yes"),
+        ("trainable", _share(training.trainable)),
+        ("statistics", _share(training.statistics)),
+        ("fixed", _share(training.fixed)),
+        ("unbound", ", ".join(training.unbound[:LISTED]) + more if training.unbound else "none"),
+    ]
+
+
+def _share(share: "Share") -> str:
+    return f"{share.tensors} tensors, {share.parameters} parameters"
+
+
+def _value(value: "Value") -> str:
+    shape = (
+        "unknown shape" if value.shape is None else f"[{', '.join(str(dim or '?') for dim in value.shape)}]"
+    )
+    return f"{value.name}: {value.dtype or 'no tensor'} {shape}"
