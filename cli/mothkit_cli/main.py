@@ -17,6 +17,7 @@ from mothkit_cli.guard import Command, explain, guarded
 COMMANDS = {
     # name: module:function, in the order in which --help lists them
     "inspect": "mothkit_cli.inspect:inspect",
+    "diff": "mothkit_cli.diff:diff",
     "doctor": "mothkit_cli.doctor:doctor",
 }
 
