@@ -1,0 +1,128 @@
+"""Classifier: an imported network behind the border between pixel space and model space."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mothkit.errors import ModelError
+from mothkit.inputs import InputSpec
+from mothkit_converters import BoundModule, Head, Source, find_head, read_source, to_torch
+from mothkit_converters.errors import ConversionError
+
+
+@contextmanager
+def as_model_errors() -> Iterator[None]:
+    """Turn the converters' errors into ``ModelError``, message and cause kept."""
+    try:
+        yield
+    except ConversionError as error:
+        raise ModelError(str(error)) from error
+
+
+class Classifier(nn.Module):
+    """Pixels [N, C, H, W] (float32, 0..1) to logits [N, classes].
+
+    Attributes:
+        network: the imported graph, cut before a final Softmax.
+        spec: how pixels become its input.
+        head: where the logits were taken.
+        shape: (C, H, W) of the images that it takes.
+        classes: how many scores it gives.
+    """
+
+    def __init__(
+        self, network: BoundModule, spec: InputSpec, head: Head, shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        self.network, self.spec, self.head, self.shape = network, spec, head, shape
+        self.classes = self._count_classes()
+
+    @property
+    def source(self) -> Source:
+        """The file that the network came from."""
+        return self.network.source
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [N, classes] for pixels ``x`` [N, C, H, W], 0..1."""
+        logits: Tensor = self.network(self.spec.to_model(x))
+        return logits if logits.ndim == 2 else logits.flatten(1)
+
+    @torch.no_grad()
+    def _count_classes(self) -> int:
+        where = f"{self.source.path}: the value {self.head.value!r}"
+        try:
+            logits: object = self.network(self.spec.to_model(torch.zeros(2, *self.shape)))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(
+                f"{self.source.path}: cannot be run on images {self.shape} (C, H, W): {reason}; "
+                "check the image size, --layout and --channels"
+            ) from error
+        if (
+            not isinstance(logits, Tensor)
+            or not logits.is_floating_point()
+            or logits.ndim < 2
+            or len(logits) != 2
+        ):
+            found = (
+                f"{logits.dtype} {tuple(logits.shape)}"
+                if isinstance(logits, Tensor)
+                else type(logits).__name__
+            )
+            raise ModelError(
+                f"{where} is {found} for two images; expected a score for each class, [2, classes]"
+            )
+        classes = logits[0].numel()
+        if classes < 2 or max(logits.shape[1:]) != classes:
+            raise ModelError(
+                f"{where} is {tuple(logits.shape)} for two images; expected [2, classes] with at least two classes"
+            )
+        return classes
+
+
+def open_source(path: object) -> Source:
+    """Return the checked ONNX file at ``path``.
+
+    Raises:
+        ModelError: it cannot be taken.
+    """
+    with as_model_errors():
+        return read_source(str(path))
+
+
+def image_input(source: Source) -> tuple[int | str | None, ...]:
+    """Return the shape of the one image input of ``source``.
+
+    Raises:
+        ModelError: there are several inputs, or the input is not 4-D.
+    """
+    inputs = source.inputs
+    described = ", ".join(f"{value.name} {list(value.shape or ())}" for value in inputs)
+    if len(inputs) != 1 or inputs[0].shape is None or len(inputs[0].shape) != 4:
+        raise ModelError(
+            f"{source.path}: is no image classifier: its inputs are {described or 'none'}; expected one of 4 dimensions"
+        )
+    return tuple(inputs[0].shape)
+
+
+def import_classifier(
+    source: Source, spec: InputSpec, shape: tuple[int, int, int], *, allow_unbound: bool = False
+) -> Classifier:
+    """Return ``source`` as a classifier in eval mode on the CPU.
+
+    Args:
+        source: the file.
+        spec: fitted to the file's input.
+        shape: (C, H, W) of the images to come.
+        allow_unbound: whether weights may be left untrainable.
+
+    Raises:
+        ModelError: the graph cannot be imported, or is no image classifier.
+    """
+    image_input(source)
+    with as_model_errors():
+        head = find_head(source)
+        network = to_torch(source, outputs=[head.value], allow_unbound=allow_unbound)
+        return Classifier(network, spec, head, shape).eval()

@@ -1,0 +1,1 @@
+"""Hardening methods: one per file, all behind the Protocol in ``base.py``; none sees a known trigger."""

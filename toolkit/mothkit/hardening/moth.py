@@ -1,0 +1,454 @@
+"""MOTH, Model Orthogonalization: harden pairs of classes against the smallest triggers between them.
+
+Source: Tao et al., "Model Orthogonalization: Class Distance Hardening in Neural Networks for Better Security",
+IEEE S&P 2022. docs/moth.md lists every departure from the paper and from its two published codes.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mothkit.classifier import Classifier
+from mothkit.errors import ConfigError, ImageError
+from mothkit.events import EventSink, Note, PhaseStarted, StepDone
+from mothkit.hardening.base import Budget, Hardened
+from mothkit.hardening.checkpoint import Checkpoint
+from mothkit.hardening.pairs import Pair, PairTable
+from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirroring_is_safe
+from mothkit.hardening.training import Sampler, Stamp, Trainer, TrainingConfig
+from mothkit.images import ImageSet
+from mothkit.inversion.config import InversionConfig, InversionTask
+from mothkit.inversion.engine import Inverted, invert
+
+Direction = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MothConfig:
+    """Numbers of a MOTH run. ``DEFAULT`` and ``PAPER`` are the two profiles.
+
+    Attributes:
+        steps_per_class: training steps of the whole run, times classes; 0 to go by ``epochs``.
+        epochs: passes over the images, if ``steps_per_class`` is 0.
+        training: how weights are updated.
+        warm_up: inversion of the universal triggers, one a target class.
+        warm_up_images: images of each other class that a universal trigger is made on (paper: 10).
+        warm_up_stamped: share of a warm-up batch that is stamped (paper: 0.5).
+        inversion: inversion of a pair when it comes up.
+        refresh: its short repetition within a round; used if ``inversions_per_round`` is above 1.
+        inversion_images: images of a source class that a pair's trigger is made on.
+        pairs_per_round: pairs hardened together (paper: 1).
+        steps_per_round: training steps of a round (paper: 3).
+        inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
+        stamped: images stamped per direction and step.
+        exploration: probability of a random pair (paper: 0.3).
+        ease_fades_over: steps over which pair choice moves from warm-up ease to growth (paper: 1000).
+        largest_stamp: a trigger whose mask covers more than this share of the image is not stamped
+            (published PyTorch code: a quarter).
+        held_back: share of the clean images on which accuracy is judged.
+        views: hard views of each of them.
+        candidates: how many times weights are judged, over the last half of the run.
+    """
+
+    steps_per_class: int = 40
+    epochs: float = 0
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    warm_up: InversionConfig = field(default_factory=InversionConfig)
+    warm_up_images: int = 10
+    warm_up_stamped: float = 0.5
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    refresh: InversionConfig = field(default_factory=InversionConfig)
+    inversion_images: int = 32
+    pairs_per_round: int = 4
+    steps_per_round: int = 5
+    inversions_per_round: int = 1
+    stamped: int = 1
+    exploration: float = 0.3
+    ease_fades_over: int = 1000
+    largest_stamp: float = 0.25
+    held_back: float = 0.15
+    views: int = 4
+    candidates: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("warm_up_images", "inversion_images", "pairs_per_round", "steps_per_round", "stamped"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, not at least 1")
+        if not 1 <= self.inversions_per_round <= self.steps_per_round:
+            raise ConfigError(
+                f"inversions_per_round is {self.inversions_per_round}, not in 1 to steps_per_round"
+            )
+        if not 0 < self.held_back < 1 or not 0 <= self.exploration <= 1 or not 0 <= self.warm_up_stamped <= 1:
+            raise ConfigError("held_back must lie in (0, 1), exploration and warm_up_stamped in [0, 1]")
+        if (self.steps_per_class > 0) == (self.epochs > 0):
+            raise ConfigError("give either steps_per_class or epochs, one of them above 0")
+
+    def total_steps(self, images: int, classes: int) -> int:
+        """Return the training steps of a run; at least one warm-up step a class and one round."""
+        asked = self.steps_per_class * classes or math.ceil(self.epochs * images / self.training.batch_size)
+        return max(asked, classes + self.steps_per_round)
+
+
+DEFAULT = MothConfig(
+    warm_up=InversionConfig(steps=60, success_rate=0.95),
+    inversion=InversionConfig(
+        steps=30, images_per_update=64, initial_cost=0.02, patience=3, start_margin=0.01
+    ),
+)
+"""The default profile: all universal triggers at once, four pairs a round, warm starts, distillation."""
+
+# The published PyTorch code sums the loss over a direction's images in a batch (about 13), where the engine
+# takes their mean: its costs are divided by that number here.
+_IN_A_BATCH = 13
+PAPER = MothConfig(
+    steps_per_class=0,
+    epochs=2,
+    training=TrainingConfig(learning_rate=1e-3, schedule="constant", distillation=0.0),
+    warm_up=InversionConfig(steps=500, success_rate=0.99),
+    inversion=InversionConfig(steps=200, initial_cost=1e-3 / _IN_A_BATCH, start_margin=1e-3),
+    refresh=InversionConfig(steps=50, initial_cost=1e-2 / _IN_A_BATCH, start_margin=1e-3),
+    inversion_images=_IN_A_BATCH,
+    pairs_per_round=1,
+    steps_per_round=3,
+    inversions_per_round=3,
+)
+"""The paper's profile: its budgets, one pair at a time."""
+
+PROFILES = {"default": DEFAULT, "paper": PAPER}
+
+
+@dataclass(frozen=True, slots=True)
+class Moth:
+    """Hardens by MOTH; fits ``Defence``."""
+
+    config: MothConfig = DEFAULT
+
+    def harden(
+        self,
+        classifier: Classifier,
+        images: ImageSet,
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        emit: EventSink,
+        budget: Budget,
+        checkpoint: Checkpoint | None = None,
+    ) -> Hardened:
+        """Return a hardened copy of ``classifier``, which is left as it was; see ``Defence``.
+
+        Raises:
+            ImageError: a class has fewer than two images.
+            ResumeError: the checkpoint cannot be read or written.
+        """
+        run = _Run.begin(self.config, classifier, images, generator, device, emit, budget)
+        saved = checkpoint.load() if checkpoint else None
+        if saved is None:
+            run.warm_up()
+        else:
+            run.restore(saved)
+            emit(Note(f"resumed at step {run.trainer.done} of {run.trainer.total}"))
+        emit(PhaseStarted("harden pairs", run.trainer.total))
+        cut = False
+        while not run.is_done() and not (cut := budget.is_spent(run.started)):
+            if checkpoint and checkpoint.due():
+                checkpoint.save(run.state())
+            run.round()
+        return run.result(cut=cut)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One hardening in progress."""
+
+    config: MothConfig
+    images: ImageSet
+    sampler: Sampler
+    trainer: Trainer
+    estimator: DropEstimator
+    generator: torch.Generator
+    device: torch.device
+    emit: EventSink
+    budget: Budget
+    mirror: bool
+    started: float
+    table: PairTable | None = None
+    universal: Tensor | None = None  # [C, 1 + channels, H, W]
+    own: dict[Direction, Tensor] = field(default_factory=dict)  # [1 + channels, H, W] each
+    cost: dict[Direction, float] = field(default_factory=dict)
+    tried: list[Candidate] = field(default_factory=list)
+    rounds: int = 0
+
+    @classmethod
+    def begin(
+        cls,
+        config: MothConfig,
+        original: Classifier,
+        images: ImageSet,
+        generator: torch.Generator,
+        device: torch.device,
+        emit: EventSink,
+        budget: Budget,
+    ) -> "_Run":
+        """Split the images, copy the model, measure where it stands."""
+        few = [c for c in range(original.classes) if int((images.labels == c).sum()) < 2]
+        if few:
+            raise ImageError(
+                f"{images.origin}: classes {few} have fewer than 2 images; MOTH needs some of every class, "
+                "at least one to train on and one to judge accuracy"
+            )
+        emit(PhaseStarted("prepare"))
+        teacher = original.to(device).eval()
+        rest, held_back = images.split(config.held_back, generator=generator)
+        mirror = config.training.flip and mirroring_is_safe(teacher, images, device)
+        if config.training.flip and not mirror:
+            emit(Note("images are not mirrored: the model tells mirrored classes apart"))
+        training = replace(config.training, flip=mirror)
+        total = budget.steps or config.total_steps(len(rest), original.classes)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        return cls(
+            config=config,
+            images=images,
+            sampler=Sampler(rest, training, generator),
+            trainer=Trainer(copy.deepcopy(teacher), teacher, training, total, device),
+            estimator=DropEstimator(
+                teacher, held_back, views=config.views, mirror=mirror, seed=seed, device=device
+            ),
+            generator=generator,
+            device=device,
+            emit=emit,
+            budget=budget,
+            mirror=mirror,
+            started=time.monotonic(),
+        )
+
+    @property
+    def classes(self) -> int:
+        return self.trainer.classifier.classes
+
+    def is_done(self) -> bool:
+        return self.trainer.done >= self.trainer.total
+
+    def warm_up(self) -> None:
+        """Invert one universal trigger a target class, and train one step against each."""
+        others = [tuple(s for s in range(self.classes) if s != t) for t in range(self.classes)]
+        drawn = [[self.sampler.draw([s], self.config.warm_up_images) for s in sources] for sources in others]
+        self.emit(PhaseStarted("warm-up: universal triggers", self.config.warm_up.steps))
+        found = self._invert(
+            [torch.cat(parts) for parts in drawn], list(range(self.classes)), self.config.warm_up, None, None
+        )
+        self.universal = torch.cat([found.masks, found.patterns], dim=1)
+        sizes = torch.where(found.found, found.mask_l1, torch.nan)
+        self.table = PairTable.after_warm_up(_ease(found, drawn, others), sizes)
+        stamped = round(self.config.warm_up_stamped * self.config.training.batch_size)
+        for target in range(self.classes):
+            if not self.is_done():
+                self._train(self._stamps(found, [(others[target], target)], [target], stamped))
+
+    def round(self) -> None:
+        """Choose pairs, invert both directions of each, train on stamped images, take in the sizes."""
+        assert self.table is not None  # noqa: S101 - warm-up or restore set it
+        alpha = min(self.trainer.done / self.config.ease_fades_over, 1.0)
+        pairs = self.table.choose(
+            self.config.pairs_per_round,
+            exploration=self.config.exploration,
+            alpha=alpha,
+            generator=self.generator,
+        )
+        directions = [direction for s, t in pairs for direction in ((s, t), (t, s))]
+        sizes: list[Tensor] = []
+        every = math.ceil(self.config.steps_per_round / self.config.inversions_per_round)
+        found, whole = None, True
+        for step in range(self.config.steps_per_round):
+            if self.is_done():
+                break
+            if found is None or step % every == 0:
+                found = self._invert_directions(directions, refresh=not whole)
+                whole = not bool(found.found.all())
+                sizes.append(torch.where(found.found, found.mask_l1, torch.nan))
+            sources = [((s,), t) for s, t in directions]
+            self._train(self._stamps(found, sources, list(range(len(directions))), self.config.stamped))
+        for (s, t), size in zip(directions, torch.stack(sizes).nanmean(0).tolist(), strict=True):
+            if not math.isnan(size):
+                self.table.update(s, t, size)
+        self.rounds += 1
+        self._report(pairs, sizes[-1])
+        self._judge()
+
+    def _invert_directions(self, directions: Sequence[Direction], *, refresh: bool) -> Inverted:
+        """Invert from where each direction stands, and keep what was found as its next start."""
+        config = self.config.refresh if refresh else self.config.inversion
+        start = torch.stack([self._start(direction) for direction in directions])
+        cost = torch.tensor([self.cost.get(direction, config.initial_cost) for direction in directions])
+        drawn = [self.sampler.draw([s], self.config.inversion_images) for s, _ in directions]
+        found = self._invert(drawn, [t for _, t in directions], config, start, cost)
+        for k, direction in enumerate(directions):
+            if self.config.inversions_per_round == 1:
+                self.cost[direction] = float(found.cost[k])
+            if bool(found.found[k]):
+                self.own[direction] = torch.cat([found.masks[k], found.patterns[k]])
+        return found
+
+    def _start(self, direction: Direction) -> Tensor:
+        assert self.universal is not None  # noqa: S101 - warm-up or restore set it
+        return self.own.get(direction, self.universal[direction[1]])
+
+    def _invert(
+        self,
+        drawn: Sequence[Tensor],
+        targets: Sequence[int],
+        config: InversionConfig,
+        start: Tensor | None,
+        cost: Tensor | None,
+    ) -> Inverted:
+        pool = self.sampler.pixels(torch.cat(list(drawn)))
+        tasks, first = [], 0
+        for indices, target in zip(drawn, targets, strict=True):
+            tasks.append(InversionTask(torch.arange(first, first + len(indices)), target))
+            first += len(indices)
+        return invert(
+            self.trainer.classifier,
+            pool,
+            tasks,
+            config,
+            generator=self.generator,
+            device=self.device,
+            start=None if start is None else (start[:, :1], start[:, 1:]),
+            cost=cost,
+            emit=self.emit if start is None else _deaf,
+        )
+
+    def _stamps(
+        self,
+        found: Inverted,
+        sources: Sequence[tuple[tuple[int, ...], int]],
+        rows: Sequence[int],
+        count: int,
+    ) -> list[Stamp]:
+        """Return what to stamp: triggers that work on some images and leave most of the image alone."""
+        limit = self.config.largest_stamp * found.masks[0].numel()
+        return [
+            Stamp(found.masks[row], found.patterns[row], classes, count)
+            for row, (classes, _) in zip(rows, sources, strict=True)
+            if float(found.mask_l1[row]) <= limit
+        ]
+
+    def _train(self, stamps: Sequence[Stamp]) -> None:
+        self.trainer.step(self.sampler.batch(stamps))
+
+    def _report(self, pairs: Sequence[Pair], sizes: Tensor) -> None:
+        done, total = self.trainer.done, self.trainer.total
+        names = " ".join(f"{s}-{t}" for s, t in pairs[:4])
+        found = sizes[~sizes.isnan()]
+        size = f"{float(found.mean()):.1f} px" if len(found) else "none found"
+        self.emit(StepDone(done, total, f"pairs {names}, triggers {size}"))
+
+    def _judge(self) -> None:
+        """Judge the weights where a candidate is due: evenly over the last half of the run."""
+        half = self.trainer.total / 2
+        due = half + len(self.tried) * half / max(self.config.candidates - 1, 1)
+        if self.is_done() or self.trainer.done >= due:
+            weights = {
+                name: t.detach().cpu().clone() for name, t in self.trainer.classifier.state_dict().items()
+            }
+            drop = self.estimator.drop(self.trainer.classifier)
+            self.tried.append(Candidate(self.trainer.done, drop, weights))
+
+    def result(self, *, cut: bool) -> Hardened:
+        """Return the best of what was judged; weights cut off by time are judged as they are."""
+        if not self.tried or self.tried[-1].step != self.trainer.done:
+            self.config = replace(self.config, candidates=1)
+            self.tried.append(
+                Candidate(
+                    self.trainer.done,
+                    self.estimator.drop(self.trainer.classifier),
+                    {n: t.detach().cpu().clone() for n, t in self.trainer.classifier.state_dict().items()},
+                )
+            )
+        chosen = best_of(self.tried, self.budget.max_accuracy_drop)
+        hardened = None
+        if chosen is not None:
+            hardened = copy.deepcopy(self.trainer.classifier)
+            hardened.load_state_dict(chosen.weights)
+            hardened = hardened.cpu().eval()
+        return Hardened(
+            classifier=hardened,
+            chosen=chosen,
+            candidates=tuple(self.tried),
+            steps=self.trainer.done,
+            cut=cut,
+            seen=(self.images.digest,),
+            details=self._details(),
+        )
+
+    def _details(self) -> dict[str, Any]:
+        assert self.table is not None  # noqa: S101 - warm-up or restore set it
+        visited = [[s, t, int(n)] for s, t, n in _entries(self.table.visits) if n and s < t]
+        return {
+            "config": asdict(self.config),
+            "mirrored": self.mirror,
+            "rounds": self.rounds,
+            "pairs_visited": visited,
+            "last_mask_l1": [
+                [s, t, size] for s, t, size in _entries(self.table.size) if not math.isnan(size)
+            ],
+            "accuracy_on_hard_views_before": self.estimator.accuracy_before,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the run needs to go on, as tensors and plain values."""
+        assert self.table is not None  # noqa: S101 - warm-up or restore set it
+        return {
+            "trainer": self.trainer.state(),
+            "sampler": self.sampler.state(),
+            "generator": self.generator.get_state(),
+            "table": self.table.state(),
+            "universal": self.universal,
+            "own": dict(self.own),
+            "cost": dict(self.cost),
+            "tried": [(c.step, c.accuracy_drop, c.weights) for c in self.tried],
+            "rounds": self.rounds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        self.trainer.restore(state["trainer"])
+        self.sampler.restore(state["sampler"])
+        self.table = PairTable(**state["table"])
+        self.universal, self.own, self.cost = state["universal"], dict(state["own"]), dict(state["cost"])
+        self.tried = [Candidate(step, drop, weights) for step, drop, weights in state["tried"]]
+        self.rounds = int(state["rounds"])
+        self.generator.set_state(state["generator"])
+
+
+def _ease(found: Inverted, drawn: Sequence[Sequence[Tensor]], others: Sequence[Sequence[int]]) -> Tensor:
+    """Return [C, C]: mean relative fall of each source's losses from the start trigger to the one found.
+
+    A universal trigger that was not found makes nothing easy: 0 (the published codes give it 1, the best).
+    """
+    classes = len(others)
+    ease = torch.zeros(classes, classes)
+    for target, sources in enumerate(others):
+        if not bool(found.found[target]):
+            continue
+        before, after = found.loss_start[target], found.loss_end[target]
+        fall = torch.where(before > 0, (before - after) / before.clamp(min=1e-12), torch.zeros_like(before))
+        for source, part in zip(sources, torch.split(fall, [len(d) for d in drawn[target]]), strict=True):
+            ease[source, target] = part.mean()
+    return ease
+
+
+def _entries(table: Tensor) -> Iterator[tuple[int, int, float]]:
+    for s in range(len(table)):
+        for t in range(len(table)):
+            if s != t:
+                yield s, t, float(table[s, t])
+
+
+def _deaf(_event: object) -> None:
+    """Take no notice of inversions inside a round: the round tells its own step."""

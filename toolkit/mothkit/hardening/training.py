@@ -1,0 +1,191 @@
+"""Fine-tuning in small steps: batches, augmentation, optimiser, loss; shared by the methods.
+
+All random numbers come from one CPU generator, so a saved state continues to the same weights.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from mothkit.augment import augment
+from mothkit.classifier import Classifier
+from mothkit.errors import ConfigError
+from mothkit.images import ImageSet
+from mothkit.triggers.patch import blend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How weights are updated (defaults: ours, measured; see docs/moth.md).
+
+    Attributes:
+        batch_size: images in a step, stamped ones included.
+        learning_rate: SGD's at the start, with Nesterov momentum.
+        schedule: ``cosine`` falls to zero over the run, ``constant`` stays.
+        weight_decay: on all weights.
+        batch_statistics: whether BatchNorm follows the batch (and its running statistics move).
+        distillation: share, 0 to 1, of the loss that asks for the original's soft output on the unstamped
+            images; the rest asks for the true label.
+        temperature: of both softmaxes in that part.
+        flip, shift: augmentation: random mirroring; random shift by up to this share of the side.
+    """
+
+    batch_size: int = 128
+    learning_rate: float = 0.02
+    momentum: float = 0.9
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    batch_statistics: bool = True
+    distillation: float = 0.5
+    temperature: float = 2.0
+    flip: bool = True
+    shift: float = 0.125
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2 or self.learning_rate <= 0 or self.temperature <= 0:
+            raise ConfigError(
+                f"batch_size {self.batch_size}, learning_rate {self.learning_rate} and temperature "
+                f"{self.temperature} must be at least 2, above 0 and above 0"
+            )
+        if not 0 <= self.distillation <= 1 or not 0 <= self.shift < 0.5 or not 0 <= self.momentum < 1:
+            raise ConfigError(
+                f"distillation {self.distillation}, shift {self.shift} or momentum {self.momentum} is out of range"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stamp:
+    """One trigger to stamp in a step: on ``count`` images drawn from ``classes``."""
+
+    mask: Tensor
+    pattern: Tensor
+    classes: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Images as trained on and as they were: both [N, C, H, W], with true labels [N]."""
+
+    x: Tensor
+    unstamped: Tensor
+    y: Tensor
+
+
+class Sampler:
+    """Draws augmented images: whole epochs in random order, or some of given classes."""
+
+    def __init__(self, images: ImageSet, config: TrainingConfig, generator: torch.Generator) -> None:
+        self._images, self._config, self._generator = images, config, generator
+        self._order = torch.empty(0, dtype=torch.long)
+        self._members = [torch.nonzero(images.labels == c)[:, 0] for c in range(len(images.class_names))]
+
+    def draw(self, classes: Sequence[int], count: int) -> Tensor:
+        """Return ``count`` indices (fewer if there are not as many) of images of ``classes``."""
+        members = torch.cat([self._members[c] for c in classes])
+        return members[torch.randperm(len(members), generator=self._generator)[:count]]
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Return the images at ``indices``, augmented: float32 [n, C, H, W]."""
+        x = self._images.pixels(indices)
+        shift = round(self._config.shift * min(x.shape[2:]))
+        return augment(x, self._generator, shift=shift, flip=self._config.flip)
+
+    def batch(self, stamps: Sequence[Stamp]) -> Batch:
+        """Return a batch in which each stamp's images take the place of random ones."""
+        drawn = [self.draw(stamp.classes, stamp.count) for stamp in stamps]
+        rest = self._next(max(self._config.batch_size - sum(map(len, drawn)), 0))
+        indices = torch.cat([*drawn, rest])
+        unstamped = self.pixels(indices)
+        x, first = unstamped.clone(), 0
+        for stamp, chosen in zip(stamps, drawn, strict=True):
+            rows = slice(first, first + len(chosen))
+            x[rows] = blend(x[rows], stamp.mask, stamp.pattern).clamp(0, 1)
+            first += len(chosen)
+        return Batch(x, unstamped, self._images.labels[indices])
+
+    def _next(self, count: int) -> Tensor:
+        while len(self._order) < count:
+            order = torch.randperm(len(self._images), generator=self._generator)
+            self._order = torch.cat([self._order, order])
+        chosen, self._order = self._order[:count], self._order[count:]
+        return chosen
+
+    def state(self) -> Tensor:
+        """Return what is left of the present epoch."""
+        return self._order
+
+    def restore(self, state: Tensor) -> None:
+        """Go on with the epoch in ``state``."""
+        self._order = state
+
+
+class Trainer:
+    """SGD on a classifier's copy; ``step`` counts from 0 to ``total``."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        teacher: Classifier,
+        config: TrainingConfig,
+        total: int,
+        device: torch.device,
+    ) -> None:
+        self.classifier, self._teacher, self._config, self._device = classifier, teacher, config, device
+        self.total, self.done = total, 0
+        self._optimiser = torch.optim.SGD(
+            [parameter for parameter in classifier.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            weight_decay=config.weight_decay,
+        )
+
+    def step(self, batch: Batch) -> float:
+        """Take one step on ``batch`` and return its loss; the classifier is left in eval mode."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._learning_rate()
+        self.classifier.train(self._config.batch_statistics)
+        logits = self.classifier(batch.x.to(self._device))
+        loss = self._loss(logits, batch)
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self.classifier.eval()
+        self.done += 1
+        return float(loss)
+
+    def _learning_rate(self) -> float:
+        if self._config.schedule == "constant":
+            return self._config.learning_rate
+        return self._config.learning_rate * (1 + math.cos(math.pi * self.done / self.total)) / 2
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        share, temperature = self._config.distillation, self._config.temperature
+        loss = cross_entropy(logits, batch.y.to(self._device))
+        if share == 0:
+            return loss
+        with torch.no_grad():
+            wanted = log_softmax(self._teacher(batch.unstamped.to(self._device)) / temperature, dim=1)
+        given = log_softmax(logits / temperature, dim=1)
+        distance = kl_div(given, wanted, log_target=True, reduction="batchmean")
+        return (1 - share) * loss + share * temperature**2 * distance
+
+    def state(self) -> dict[str, Any]:
+        """Return weights, optimiser and counter."""
+        return {
+            "weights": self.classifier.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "done": self.done,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        self.classifier.load_state_dict(state["weights"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.done = int(state["done"])

@@ -1,0 +1,148 @@
+"""The tensors of K triggers that are optimised together, and the pure steps between them.
+
+Mask and pattern stand in one tensor [K, 1 + C, H, W]: channel 0 is the mask.
+Source: Tao et al., IEEE S&P 2022 (MOTH); Wang et al., IEEE S&P 2019 (Neural Cleanse).
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from mothkit.inversion.config import InversionConfig
+
+_SPAN = 2 - 1e-7  # the paper's tanh map reaches 0 and 1 a little before infinity
+_BETA1, _BETA2, _EPSILON = 0.5, 0.9, 1e-8
+_DOWN_POWER = 1.5  # the cost falls by cost_up ** 1.5
+
+
+def to_values(logits: Tensor) -> Tensor:
+    """Return masks and patterns in 0..1 for unbounded ``logits`` of any shape."""
+    return torch.tanh(logits) / _SPAN + 0.5
+
+
+def to_logits(values: Tensor) -> Tensor:
+    """Return the logits of ``values``, which are clipped to 0..1 first."""
+    return torch.atanh((values.clamp(0, 1) - 0.5) * _SPAN)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """Everything that a step reads and writes; each tensor's first dimension is K.
+
+    Attributes:
+        row: [K], which task a row works on.
+        logits: [K, 1 + C, H, W].
+        moment1, moment2: Adam's, like ``logits``; updates: [K], how many so far.
+        cost: [K], weight of the mask's size; held, missed: [K], steps in a row at and under the rate.
+        margin: [K], how much more than the rate a moving trigger must show to pass a re-test.
+        candidate: [K, 1 + C, H, W], smallest trigger that seemed to hold; candidate_l1: [K].
+        best: the smallest that passed a re-test; best_l1: [K], infinite while there is none.
+    """
+
+    row: Tensor
+    logits: Tensor
+    moment1: Tensor
+    moment2: Tensor
+    updates: Tensor
+    cost: Tensor
+    held: Tensor
+    missed: Tensor
+    margin: Tensor
+    candidate: Tensor
+    candidate_l1: Tensor
+    best: Tensor
+    best_l1: Tensor
+
+    @classmethod
+    def start(cls, values: Tensor, cost: Tensor) -> "State":
+        """Return the first state for start ``values`` [K, 1 + C, H, W] in 0..1 and ``cost`` [K]."""
+        zeros = torch.zeros_like(cost)
+        never = torch.full_like(cost, float("inf"))
+        return cls(
+            row=torch.arange(len(cost), device=cost.device),
+            logits=to_logits(values),
+            moment1=torch.zeros_like(values),
+            moment2=torch.zeros_like(values),
+            updates=zeros,
+            cost=cost,
+            held=zeros,
+            missed=zeros,
+            margin=zeros,
+            candidate=values,
+            candidate_l1=never,
+            best=values,
+            best_l1=never,
+        )
+
+    def select(self, rows: Tensor) -> "State":
+        """Return the state of some ``rows`` (bool or int) only."""
+        return State(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+def adam(state: State, gradient: Tensor, learning_rate: float) -> State:
+    """Return the state after one Adam update with ``gradient`` [K, 1 + C, H, W]."""
+    updates = state.updates + 1
+    moment1 = _BETA1 * state.moment1 + (1 - _BETA1) * gradient
+    moment2 = _BETA2 * state.moment2 + (1 - _BETA2) * gradient.square()
+    shape = (-1, 1, 1, 1)
+    mean = moment1 / (1 - _BETA1 ** updates.view(shape))
+    spread = (moment2 / (1 - _BETA2 ** updates.view(shape))).sqrt() + _EPSILON
+    logits = state.logits - learning_rate * mean / spread
+    return replace(state, logits=logits, moment1=moment1, moment2=moment2, updates=updates)
+
+
+def keep_smaller(state: State, used: Tensor, rate: Tensor, noise: Tensor, config: InversionConfig) -> State:
+    """Return the state after judging one pass, without any host synchronisation.
+
+    A trigger that holds the rate and is smaller than every candidate before becomes the candidate, and its
+    search restarts from there with noise; Adam's moments are kept (as in the paper's code).
+
+    Args:
+        state: K triggers after the updates of a pass.
+        used: [K, 1 + C, H, W], the values of the pass's last forward.
+        rate: [K], share of images that became the target class during the pass.
+        noise: like ``used``, within +- ``restart_noise``.
+        config: bounds.
+    """
+    size = used[:, :1].abs().sum((1, 2, 3))
+    smaller = (rate >= config.success_rate + state.margin) & (size < state.candidate_l1)
+    wide = smaller.view(-1, 1, 1, 1)
+    return replace(
+        state,
+        candidate=torch.where(wide, used, state.candidate),
+        candidate_l1=torch.where(smaller, size, state.candidate_l1),
+        logits=torch.where(wide, to_logits(used + noise), state.logits),
+    )
+
+
+def steer_cost(state: State, rate: Tensor, config: InversionConfig) -> State:
+    """Return the state with counters moved by this pass's ``rate`` [K], and the cost where one is full."""
+    reached = rate >= config.success_rate + state.margin
+    held = torch.where(reached, state.held + 1, 0.0)
+    missed = torch.where(reached, 0.0, state.missed + 1)
+    up, down = held >= config.patience, missed >= config.patience
+    cost = torch.where(up, state.cost * config.cost_up, state.cost)
+    cost = torch.where(down, cost / config.cost_up**_DOWN_POWER, cost)
+    return replace(state, cost=cost, held=torch.where(up, 0.0, held), missed=torch.where(down, 0.0, missed))
+
+
+def accept(state: State, rate: Tensor, config: InversionConfig) -> State:
+    """Return the state after its candidates were re-tested at ``rate`` [K].
+
+    A candidate that holds becomes the best. One that does not is dropped, and its row must show as much
+    more in its moving rate as it lacked here.
+    """
+    waiting = state.candidate_l1 < state.best_l1
+    good = waiting & (rate >= config.success_rate)
+    failed = waiting & ~good
+    wide = good.view(-1, 1, 1, 1)
+    best_l1 = torch.where(good, state.candidate_l1, state.best_l1)
+    shortfall = torch.where(failed, config.success_rate - rate, 0.0)
+    return replace(
+        state,
+        best=torch.where(wide, state.candidate, state.best),
+        best_l1=best_l1,
+        candidate_l1=torch.where(failed, best_l1, state.candidate_l1),
+        margin=(state.margin + shortfall).clamp(max=1 - config.success_rate),
+    )

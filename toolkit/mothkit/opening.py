@@ -1,0 +1,220 @@
+"""What every command starts with: from paths and names to a model, its preprocessing, images and triggers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mothkit.classifier import Classifier, image_input, import_classifier, open_source
+from mothkit.errors import ConfigError, ImageError, InputSpecError, ModelError
+from mothkit.evaluation import Rate
+from mothkit.images import ImageSet, load_images
+from mothkit.inputs import Channels, InputSpec, Layout, fit, load_input_spec, pixel_shape, presets
+from mothkit.records import record_path
+from mothkit.runtime import Session, pick_device
+from mothkit.triggers.file import KnownTrigger, load_trigger
+from mothkit_converters import Source
+
+METADATA_KEY = "mothkit.input_spec"
+_MAX_RECORD_BYTES = 64 * 2**20
+_ABOVE_CHANCE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to open a model and its images; shared by all commands.
+
+    Attributes:
+        preprocess: a preset's name or a TOML or JSON file; None to take it from metadata or record.
+        layout, channels: override what the preprocessing says.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        labels: file that maps class names to model indices.
+        seed: of every random choice.
+        per_class: take so many images of each class; None for all.
+        resize: whether images of another size are resized.
+    """
+
+    preprocess: str | None = None
+    layout: Layout | None = None
+    channels: Channels | None = None
+    device: str = "auto"
+    labels: Path | None = None
+    seed: int = 0
+    per_class: int | None = None
+    resize: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}, not in 0 to {2**32 - 1}")
+        if self.per_class is not None and self.per_class < 1:
+            raise ConfigError(f"--per-class is {self.per_class}, not at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A checked file with its preprocessing and device, not yet imported."""
+
+    source: Source
+    spec: InputSpec
+    device: torch.device
+    settings: Settings
+
+    def images(self, path: str | Path, *, per_class: bool = False) -> ImageSet:
+        """Return the labelled images at ``path`` in the size that the model takes.
+
+        Args:
+            path: as ``load_images`` takes it.
+            per_class: whether the settings' even draw applies.
+
+        Raises:
+            ImageError: they cannot be read, or have another size.
+        """
+        channels, height, width = pixel_shape(self.spec, image_input(self.source))
+        size = None if height is None or width is None else (height, width)
+        if size is None and self.settings.resize:
+            raise ImageError(
+                f"{path}: --resize needs a size, but the model takes images of any; leave it out"
+            )
+        images = load_images(
+            path, labels=self.settings.labels, size=size, gray=channels == 1, resize=self.settings.resize
+        )
+        count = self.settings.per_class
+        return images if count is None or not per_class else images.per_class(count, seed=self.settings.seed)
+
+    def classifier(self, shape: tuple[int, int, int], *, allow_unbound: bool = False) -> Classifier:
+        """Return the model imported into torch, on this model's device, for images of ``shape`` (C, H, W).
+
+        On the CPU weights are laid out channels-last, which convolutions there are faster with.
+        """
+        classifier = import_classifier(self.source, self.spec, shape, allow_unbound=allow_unbound)
+        if self.device.type == "cpu":
+            classifier = classifier.to(memory_format=torch.channels_last)
+        return classifier.to(self.device)
+
+    def session(self, output: str) -> Session:
+        """Return an onnxruntime session that gives the value ``output``."""
+        return Session(self.source, self.spec, [output], self.device)
+
+    def image_shape(self, images: ImageSet | None, size: tuple[int, int] | None) -> tuple[int, int, int]:
+        """Return the (C, H, W) of this model's images: its own, else that of ``images``, else ``size``.
+
+        Raises:
+            ImageError: none of them says it.
+        """
+        if images is not None:
+            return images.shape
+        channels, height, width = pixel_shape(self.spec, image_input(self.source))
+        if height is not None and width is not None:
+            return channels, height, width
+        if size is None:
+            raise ImageError(f"{self.source.path}: takes images of any size; give --data or --size")
+        return channels, *size
+
+    def triggers(
+        self, paths: Sequence[Path], shape: tuple[int, int, int], classes: int
+    ) -> list[KnownTrigger]:
+        """Return the known triggers in ``paths``."""
+        return [load_trigger(path, shape, classes) for path in paths]
+
+
+def open_model(path: Path, settings: Settings) -> OpenModel:
+    """Return the model at ``path`` with its preprocessing.
+
+    Raises:
+        ModelError: the file cannot be taken, or has no image input.
+        InputSpecError: its preprocessing is not known.
+        DeviceError: the device is not there.
+    """
+    device = pick_device(settings.device)
+    source = open_source(path)
+    shape = image_input(source)
+    spec = _find_spec(source, settings)
+    return OpenModel(source, fit(spec, shape), device, settings)
+
+
+def _find_spec(source: Source, settings: Settings) -> InputSpec:
+    """Return what the caller says, else what the file's metadata or record hold."""
+    if settings.preprocess is not None:
+        return load_input_spec(settings.preprocess, layout=settings.layout, channels=settings.channels)
+    held = _from_metadata(source) or _from_record(source)
+    if held is None:
+        names = "; ".join(f"{name}: {spec.description}" for name, spec in presets().items())
+        raise InputSpecError(
+            f"{source.path}: how pixels become its input is not known, and a wrong guess would make every number "
+            f"wrong; give --preprocess with a TOML or JSON file or one of these. {names}"
+        )
+    return replace(held, layout=settings.layout or held.layout, channels=settings.channels or held.channels)
+
+
+def _from_metadata(source: Source) -> InputSpec | None:
+    text = source.metadata.get(METADATA_KEY)
+    if text is None:
+        return None
+    return _spec_of(_json(text, f"{source.path}: metadata {METADATA_KEY}"), f"{source.path}: metadata")
+
+
+def _from_record(source: Source) -> InputSpec | None:
+    """Return the spec in the record beside the file, if that record is about this very file."""
+    path = record_path(source.path)
+    if not path.is_file() or path.stat().st_size > _MAX_RECORD_BYTES:
+        return None
+    record = _json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    if not isinstance(record, dict) or not isinstance(record.get("model_out"), dict):
+        return None
+    if record["model_out"].get("sha256") != source.sha256:
+        return None
+    return _spec_of(record.get("input_spec"), str(path))
+
+
+def _spec_of(values: object, where: str) -> InputSpec:
+    if not isinstance(values, dict):
+        raise InputSpecError(f"{where}: holds no input spec; give --preprocess")
+    return InputSpec.from_dict(values, name=where)
+
+
+def _json(text: str, where: str) -> Any:  # noqa: ANN401 - whatever the JSON holds
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputSpecError(f"{where}: is no JSON ({error}); give --preprocess") from error
+
+
+def check_classes(images: ImageSet, classes: int, path: Path) -> None:
+    """Check that the images' classes are the model's.
+
+    Raises:
+        ImageError: they are more, or fewer where folder names say nothing about the model's order.
+    """
+    found = len(images.class_names)
+    highest = int(images.labels.max())
+    if highest >= classes:
+        raise ImageError(
+            f"{images.origin}: has {found} classes, but {path} gives {classes} scores; "
+            "give --labels, or images of the model's own classes"
+        )
+    numbered = images.class_names == tuple(map(str, range(found)))
+    if found < classes and not numbered:
+        raise ImageError(
+            f"{images.origin}: has {found} classes ({', '.join(images.class_names[:3])}, ...), but {path} gives "
+            f"{classes} scores; give --labels with the model's order, so that none is taken for another"
+        )
+
+
+def check_accuracy(accuracy: Rate, classes: int, images: ImageSet) -> None:
+    """Stop where clean accuracy is near chance: then labels or preprocessing are wrong.
+
+    Near is: the 95 % interval begins less than a tenth of the way from chance to 1.
+
+    Raises:
+        ModelError: it is near chance.
+    """
+    chance = 1 / classes
+    if accuracy.interval[0] < chance + _ABOVE_CHANCE * (1 - chance):
+        raise ModelError(
+            f"clean accuracy on {images.origin} is {100 * accuracy.value:.1f} % ({accuracy.hits} of "
+            f"{accuracy.count}), near chance ({100 * chance:.1f} %): the label order (--labels) or the "
+            "preprocessing (--preprocess, --channels, --layout) is wrong, or these are not the model's classes"
+        )

@@ -1,0 +1,82 @@
+"""The JSON record of a run, and where it lies."""
+
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mothkit.errors import OutputError
+from mothkit.events import Event, EventSink, PhaseStarted
+
+SCHEMA = "mothkit.record/1"
+
+
+def record_path(model: Path) -> Path:
+    """Return where the record of the model file ``model`` lies: ``a.onnx`` has ``a.record.json``."""
+    return model.with_name(f"{model.stem}.record.json")
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """Return ``record`` as indented JSON; numbers that are not finite become null."""
+    return json.dumps(_plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write ``record`` to ``path``, through a file beside it that is synced and renamed.
+
+    Raises:
+        OutputError: it cannot be written; what stood there still stands.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with beside.open("x", encoding="utf-8") as file:
+            file.write(to_json(record))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: the record cannot be written: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class PhaseClock:
+    """An event sink that passes everything on and adds up the seconds of each phase."""
+
+    emit: EventSink
+    seconds: dict[str, float] = field(default_factory=dict)
+    _name: str = "start"
+    _since: float = field(default_factory=time.monotonic)
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        if isinstance(event, PhaseStarted):
+            self._close()
+            self._name = event.name
+        self.emit(event)
+
+    def stop(self) -> dict[str, float]:
+        """Return the seconds of every phase, the running one included."""
+        self._close()
+        return dict(self.seconds)
+
+    def _close(self) -> None:
+        now = time.monotonic()
+        self.seconds[self._name] = round(self.seconds.get(self._name, 0.0) + now - self._since, 3)
+        self._since = now

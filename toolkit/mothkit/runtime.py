@@ -1,0 +1,149 @@
+"""onnxruntime sessions: the device that was asked for or an error, batches of bounded size."""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mothkit.errors import DeviceError, ModelError, ShapeError
+from mothkit.inputs import InputSpec
+from mothkit_converters import Source
+
+_BATCH = 256
+_QUIET = 3  # errors only
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+def pick_device(text: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means here.
+
+    Raises:
+        DeviceError: CUDA was asked for and torch sees no such GPU.
+    """
+    if text == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda:0" if text == "cuda" else text)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise DeviceError(
+            f"--device {text}: torch sees {count} CUDA devices; use --device cpu, or see mothkit doctor"
+        )
+    return device
+
+
+class Session:
+    """One ONNX graph in onnxruntime, from pixels to the values asked for.
+
+    Attributes:
+        providers: what onnxruntime really runs on, first choice first.
+    """
+
+    def __init__(self, source: Source, spec: InputSpec, outputs: Sequence[str], device: torch.device) -> None:
+        self._source, self._spec, self._outputs = source, spec, list(outputs)
+        self._session = _open(source, self._outputs, device)
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        node = self._session.get_inputs()[0]
+        self._input, self._batch = node.name, node.shape[0] if isinstance(node.shape[0], int) else None
+        if node.type not in _TYPES:
+            raise ModelError(
+                f"{source.path}: the input {node.name!r} is a {node.type}; expected a float tensor"
+            )
+        self._dtype = _TYPES[node.type]
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self._session
+
+    def values(self, x: Tensor) -> list[NDArray[np.generic]]:
+        """Return the values asked for, for pixels ``x`` [N, C, H, W], 0..1, in one run where the graph allows.
+
+        Raises:
+            ModelError: onnxruntime fails.
+        """
+        fed = self._spec.to_model(x.float().cpu()).numpy().astype(self._dtype)
+        size = self._batch or len(fed)
+        parts = [self._run(fed[first : first + size]) for first in range(0, len(fed), size)]
+        return [np.concatenate(column) for column in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
+
+    def logits(self, x: Tensor, batch: int = _BATCH) -> Tensor:
+        """Return the first value as logits, float32 [N, classes], computed ``batch`` images at a time.
+
+        Raises:
+            ModelError: onnxruntime fails, or the scores are not finite.
+            ShapeError: the value has no row for each image.
+        """
+        rows = []
+        for first in range(0, len(x), batch):
+            part = x[first : first + batch]
+            value = self.values(part)[0]
+            if value.ndim < 2 or len(value) != len(part):
+                raise ShapeError(
+                    f"{self._source.path}: {self._outputs[0]!r} is {value.shape} for {len(part)} images; "
+                    "expected a row of scores for each"
+                )
+            rows.append(torch.from_numpy(np.asarray(value, dtype=np.float32)).flatten(1))
+        logits = torch.cat(rows)
+        if not bool(logits.isfinite().all()):
+            bad = int((~logits.isfinite()).any(1).sum())
+            raise ModelError(
+                f"{self._source.path}: {bad} of {len(logits)} images give scores that are NaN or infinite; "
+                "check --preprocess, or the file is damaged"
+            )
+        return logits
+
+    def _run(self, fed: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+        count, size = len(fed), self._batch or len(fed)
+        if count < size:  # the file fixes its batch: fill up with copies, then drop them
+            fed = np.concatenate([fed, np.repeat(fed[-1:], size - count, axis=0)])
+        try:
+            values = self._session.run(self._outputs, {self._input: fed})
+        except Exception as error:  # onnxruntime's errors share no base class
+            raise ModelError(f"{self._source.path}: onnxruntime fails: {_first_line(error)}") from error
+        return [value[:count] if count < size and np.ndim(value) else value for value in values]
+
+
+def _open(source: Source, outputs: Sequence[str], device: torch.device) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    options.intra_op_num_threads = torch.get_num_threads()
+    providers: list[object] = ["CPUExecutionProvider"]
+    if device.type == "cuda":
+        ort.preload_dlls()
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}))
+    model = _with_outputs(source, outputs)
+    try:
+        session = ort.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise ModelError(f"{source.path}: onnxruntime cannot load it: {_first_line(error)}") from error
+    if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise DeviceError(
+            f"onnxruntime was asked for CUDA and took {session.get_providers()[0]}; "
+            "install onnxruntime-gpu to match torch's CUDA, or use --device cpu"
+        )
+    return session
+
+
+def _with_outputs(source: Source, outputs: Sequence[str]) -> str | bytes:
+    """Return what a session loads: the file itself, or a copy in memory that shows inner values too."""
+    shown = {value.name for value in source.outputs}
+    hidden = [name for name in outputs if name not in shown]
+    if not hidden:
+        return str(source.path)
+    model = onnx.ModelProto()
+    model.CopyFrom(source.proto)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

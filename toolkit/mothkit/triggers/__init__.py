@@ -1,0 +1,1 @@
+"""Triggers: what is stamped on an image, one kind per file."""

@@ -1,0 +1,155 @@
+"""``trigger.toml``: a known trigger that a user gives, for evaluation only.
+
+Hardening methods and inversion must not import this file; import-linter and a test hold them to it.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
+
+from mothkit.errors import TriggerError
+from mothkit.triggers.patch import Trigger
+
+MAX_FILE_BYTES = 64 * 2**20
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownTrigger:
+    """A trigger with the attack that it belongs to.
+
+    Attributes:
+        name: what reports call it.
+        trigger: mask and pattern in pixel space.
+        target_class: the class that it asks for.
+        source_class: the class that it works on; None for all but the target.
+    """
+
+    name: str
+    trigger: Trigger
+    target_class: int
+    source_class: int | None = None
+
+    def victims(self, labels: Tensor) -> Tensor:
+        """Return which of ``labels`` [N] the attack is aimed at: bool [N]."""
+        if self.source_class is None:
+            return labels != self.target_class
+        return labels == self.source_class
+
+
+class _Patch(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    row: int
+    column: int
+    pixels: list[list[Byte]] | list[list[list[Byte]]]
+
+
+class _TriggerFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str | None = None
+    target_class: int = Field(ge=0)
+    source_class: int | None = Field(default=None, ge=0)
+    image: str | None = None
+    patch: _Patch | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "_TriggerFile":
+        if (self.image is None) == (self.patch is None):
+            raise ValueError("give either image = 'FILE.png' or a [patch], one of them")
+        if self.source_class == self.target_class:
+            raise ValueError("source_class and target_class are the same")
+        return self
+
+
+def load_trigger(path: Path, shape: tuple[int, int, int], classes: int) -> KnownTrigger:
+    """Return the trigger in ``path`` for images of ``shape`` (C, H, W) and a model of ``classes`` classes.
+
+    Raises:
+        TriggerError: the file cannot be read, is no trigger.toml, or does not fit the model.
+    """
+    spec = _parse(path)
+    for key, value in (("target_class", spec.target_class), ("source_class", spec.source_class)):
+        if value is not None and value >= classes:
+            raise TriggerError(
+                f"{path}: {key} is {value}, but the model has {classes} classes (0 to {classes - 1})"
+            )
+    if spec.image is not None:
+        trigger = _from_image(path.parent / spec.image, shape)
+    else:
+        assert spec.patch is not None  # noqa: S101 - the validator holds it
+        trigger = _from_patch(path, spec.patch, shape)
+    if trigger.mask_l1 == 0:
+        raise TriggerError(
+            f"{path}: the trigger's mask is empty, it would change nothing; expected some alpha above 0"
+        )
+    return KnownTrigger(spec.name or path.stem, trigger, spec.target_class, spec.source_class)
+
+
+def _parse(path: Path) -> _TriggerFile:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise TriggerError(f"{path}: larger than {MAX_FILE_BYTES} bytes, that is no trigger.toml")
+        return _TriggerFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TriggerError(f"{path}: cannot be read as a trigger file (TOML): {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise TriggerError(
+            f"{path}: {where}: {first['msg']}; see 'Trigger files' in docs/manual.md"
+        ) from error
+
+
+def _from_image(path: Path, shape: tuple[int, int, int]) -> Trigger:
+    channels, height, width = shape
+    try:
+        with Image.open(path) as image:
+            if image.size != (width, height):
+                raise TriggerError(
+                    f"{path}: the trigger is {image.size[0]}x{image.size[1]} pixels, the model takes {width}x{height}"
+                )
+            if "A" not in image.getbands():
+                raise TriggerError(
+                    f"{path}: has no alpha channel ({image.mode}); expected RGBA, alpha is the mask"
+                )
+            rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
+            gray = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32) / 255
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise TriggerError(f"{path}: cannot be read as an image: {error}") from error
+    colour = rgba[..., :3] if channels == 3 else gray[..., None]
+    return Trigger(
+        torch.from_numpy(rgba[..., 3].copy())[None], torch.from_numpy(colour.copy()).permute(2, 0, 1)
+    )
+
+
+def _from_patch(path: Path, patch: _Patch, shape: tuple[int, int, int]) -> Trigger:
+    channels, height, width = shape
+    try:
+        pixels = np.asarray(patch.pixels, dtype=np.float32) / 255
+    except ValueError as error:
+        raise TriggerError(f"{path}: patch.pixels: rows are not of one length") from error
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], channels, axis=2)
+    if pixels.size == 0 or pixels.shape[2] != channels:
+        raise TriggerError(
+            f"{path}: patch.pixels has shape {pixels.shape}; expected [rows][columns] of {channels} channels"
+        )
+    rows, columns = pixels.shape[:2]
+    top = patch.row + height if patch.row < 0 else patch.row
+    left = patch.column + width if patch.column < 0 else patch.column
+    if top < 0 or left < 0 or top + rows > height or left + columns > width:
+        raise TriggerError(
+            f"{path}: a patch of {rows}x{columns} at row {patch.row}, column {patch.column} "
+            f"leaves the image of {height}x{width}"
+        )
+    mask, pattern = torch.zeros(1, height, width), torch.zeros(channels, height, width)
+    mask[:, top : top + rows, left : left + columns] = 1
+    pattern[:, top : top + rows, left : left + columns] = torch.from_numpy(pixels).permute(2, 0, 1)
+    return Trigger(mask, pattern)
