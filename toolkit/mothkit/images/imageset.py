@@ -91,7 +91,6 @@ class ImageSet:
                 f"{origin}: labels are {labels.dtype} {list(labels.shape)}, expected integers [N]"
             )
         names = number_names(labels, origin, Limits().classes) if class_names is None else class_names
-        check_labels(labels, len(names), origin)
         return cls(ArraySource(pixels), torch.from_numpy(labels.astype(np.int64)), names, origin)
 
     def __len__(self) -> int:

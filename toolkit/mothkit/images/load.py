@@ -16,7 +16,6 @@ from mothkit.images.idx import find_idx, is_idx, read_idx
 from mothkit.images.imageset import ImageSet
 from mothkit.images.labels import (
     check_folders,
-    check_labels,
     number_names,
     ordered_names,
     read_label_file,
@@ -142,7 +141,6 @@ def _from_pictures(pictures: Pictures, wish: _Wish) -> ImageSet:
 def _from_arrays(x: Pixels, y: NDArray[Any], wish: _Wish) -> ImageSet:
     """Return the set of uint8 ``x`` [N, C, H, W] and integer ``y`` [N], the model's class indices."""
     names = ordered_names(wish.indices) if wish.indices else number_names(y, wish.origin, wish.limits.classes)
-    check_labels(y, len(names), wish.origin)  # before the cast: a uint64 could wrap
     height, width = x.shape[2:]
     shape = _shape([(height, width)] * len(x), lambda index: f"image {index}", wish)
     source = array_source(x, shape, cache_bytes=wish.limits.cache_bytes)
