@@ -17,6 +17,10 @@ from mothkit_cli.guard import Command, explain, guarded
 COMMANDS = {
     # name: module:function, in the order in which --help lists them
     "inspect": "mothkit_cli.inspect:inspect",
+    "harden": "mothkit_cli.harden:harden",
+    "evaluate": "mothkit_cli.evaluate:evaluate",
+    "distance": "mothkit_cli.distance:distance",
+    "parity": "mothkit_cli.parity:parity",
     "diff": "mothkit_cli.diff:diff",
     "doctor": "mothkit_cli.doctor:doctor",
 }

@@ -81,3 +81,26 @@ Json = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Draw no progress.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Labelled clean images: a folder or zip of class folders, FILE.npz[:PART], or IDX files.",
+    ),
+]
+Triggers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trigger",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="A trigger.toml, for evaluation only; may be given again.",
+    ),
+]
+PerClass = Annotated[
+    int | None,
+    typer.Option("--per-class", min=1, metavar="N", help="Take N images of each class, drawn by seed."),
+]
+Resize = Annotated[bool, typer.Option("--resize", help="Resize images to the model's size.")]

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from operator import getitem
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -106,7 +105,7 @@ def _bind(bound: BoundModule, assembly: _Assembly) -> Mapping[str, Binding]:
     named = [*bound.named_parameters(), *bound.named_buffers()]
     torch_names = {id(tensor): name for name, tensor in reversed(named)}
     stored = weight_tensors(bound.source.proto.graph)
-    return MappingProxyType(
+    return dict(  # no MappingProxyType: that cannot be deep-copied
         {
             name: Binding(
                 name, torch_names[id(tensor)], assembly.roles[name], _transform(stored[name].data_type)

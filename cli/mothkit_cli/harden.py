@@ -1,0 +1,94 @@
+"""``mothkit harden``: a model in, the same file hardened out, with proof."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mothkit_cli import options
+from mothkit_cli.exit_codes import ExitCode
+from mothkit_cli.opening import Opening, with_opening
+
+if TYPE_CHECKING:
+    from mothkit.pipeline import HardenSettings, Outcome
+
+
+@with_opening
+def harden(
+    *,
+    opening: Opening,
+    model: options.Model,
+    data: options.Data,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the hardened file goes.")],
+    triggers: options.Triggers = None,
+    eval_data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Images to evaluate on, none of them in --data; taken like it."),
+    ] = None,
+    profile: Annotated[
+        Literal["default", "paper"], typer.Option(help="Ours, or the paper's budgets one pair at a time.")
+    ] = "default",
+    max_accuracy_drop: Annotated[
+        float, typer.Option(min=0, max=100, help="Points of accuracy that it may cost, as estimated.")
+    ] = 1.0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps, instead of the profile's.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin no round after this long: 90s, 10m, 1.5h."),
+    ] = None,
+    measure_distance: Annotated[
+        bool, typer.Option("--measure-distance", help="Measure class distance before and after; takes long.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")
+    ] = False,
+    allow_unbound: Annotated[
+        bool, typer.Option("--allow-unbound", help="Also where some weights cannot be trained.")
+    ] = False,
+    json: options.Json = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Harden one model, and write it only if it keeps its accuracy; exit 1 if nothing did."""
+    from mothkit.hardening.base import Budget
+    from mothkit.pipeline import HardenSettings
+    from mothkit_cli.words import parse_seconds
+
+    settings = HardenSettings(
+        profile=profile,
+        budget=Budget(steps=steps, seconds=parse_seconds(budget), max_accuracy_drop=max_accuracy_drop),
+        triggers=tuple(triggers or ()),
+        eval_data=eval_data,
+        measure_distance=measure_distance,
+        resume=resume,
+        allow_unbound=allow_unbound,
+        **opening.values(),
+    )
+    outcome = _run(model, data, out, settings, quiet=quiet)
+    _show(outcome, out, json)
+    raise typer.Exit(ExitCode.DONE if outcome.written else ExitCode.NOT_REACHED)
+
+
+def _run(model: Path, data: str, out: Path, settings: "HardenSettings", *, quiet: bool) -> "Outcome":
+    from mothkit.pipeline import harden_file
+    from mothkit_cli.progress import progress_sink
+
+    with progress_sink(quiet=quiet) as emit:
+        return harden_file(model, data, out, settings, emit=emit)
+
+
+def _show(outcome: "Outcome", out: Path, json: str | None) -> None:
+    from mothkit.records import record_path, to_json
+    from mothkit_cli.output import say, show
+    from mothkit_cli.tables import before_after
+
+    show(*before_after(outcome.record), record=to_json(outcome.record), json_to=json)
+    if outcome.written:
+        say(f"written: {out}, record: {record_path(out)}")
+    else:
+        drops = ", ".join(f"{c['accuracy_drop']:+.1f}" for c in outcome.record["method"]["candidates"])
+        say(
+            f"nothing written: no weights kept the accuracy asked for (estimated drops in points: {drops}); "
+            "allow more with --max-accuracy-drop, or give more clean images"
+        )

@@ -1,0 +1,114 @@
+"""Records as tables for the terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mothkit_cli.output import new_table, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Record = Mapping[str, Any]
+
+
+def before_after(record: Record) -> list["Table"]:
+    """Return the tables of a harden record."""
+    before, after = record["before"], record.get("after")
+    table = new_table("", "before", "after", "images", numbers=("before", "after", "images"))
+    for label, old, new in _rows(before, after):
+        table.add_row(plain(label), _rate(old), _rate(new), str(old.get("count", "")))
+    distance = record.get("class_distance")
+    if distance is not None:
+        old_mean, new_mean = distance["before"]["mean"], distance["after"]["mean"]
+        table.add_row(
+            "mean class distance",
+            f"{old_mean:.1f}",
+            f"{new_mean:.1f} ({100 * distance['mean_growth']:+.0f} %)",
+            "",
+        )
+    method = record["method"]
+    proof = new_table("", "")
+    proof.show_header = False
+    proof.add_row("method", f"{method['name']}, profile {method['profile']}, {method['steps']} steps")
+    if method["estimated_accuracy_drop"] is not None:
+        proof.add_row(
+            "estimated drop", f"{method['estimated_accuracy_drop']:+.2f} points (from clean images only)"
+        )
+    proof.add_row("parity before", _parity(record["parity_before"]))
+    if after is not None:
+        proof.add_row("parity after", _parity(record["parity_after"]))
+        proof.add_row("changed", f"{len(record['changed'])} initializers, nothing else")
+    proof.add_row("time", f"{sum(record['seconds'].values()):.0f} s")
+    return [table, proof]
+
+
+def _rows(before: Record, after: Record | None) -> list[tuple[str, Record, Record | None]]:
+    rows = [("accuracy", before["accuracy"], after and after["accuracy"])]
+    for k, old in enumerate(before["triggers"]):
+        new = after["triggers"][k] if after else None
+        rows += [
+            (f"ASR {_attack(old)}", old["asr"], new and new["asr"]),
+            ("  of these unstamped", old["natural"], new and new["natural"]),
+            ("  excess ASR", old["excess_asr"], new and new["excess_asr"]),
+            ("  robust accuracy", old["robust_accuracy"], new and new["robust_accuracy"]),
+        ]
+    return rows
+
+
+def _attack(score: Record) -> str:
+    source = "any" if score["source_class"] is None else score["source_class"]
+    return f"{score['name']} ({source} to {score['target_class']})"
+
+
+def _rate(rate: Record | None) -> str:
+    if rate is None:
+        return "-"
+    low, high = rate["interval95"]
+    return f"{100 * rate['value']:.2f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _parity(parity: Record) -> str:
+    word = "agrees" if parity["agrees"] else "DIFFERS"
+    return f"{word}, at most {parity['max_absolute']:.2g}, {parity['flips']} classes flipped"
+
+
+def one_evaluation(record: Record) -> "Table":
+    """Return the table of an evaluate record."""
+    table = new_table("", "value", "hits", "images", numbers=("value", "hits", "images"))
+    for label, rate, _ in _rows(record["result"], None):
+        table.add_row(plain(label), _rate(rate), str(rate.get("hits", "")), str(rate.get("count", "")))
+    return table
+
+
+def distance_table(distances: Record) -> "Table":
+    """Return the table of measured distances."""
+    columns = ("distance", "of image", "success", "images")
+    table = new_table("direction", *columns, "", numbers=columns)
+    for entry in distances["entries"]:
+        table.add_row(
+            f"{entry['source_class']}-{entry['target_class']}",
+            f"{entry['class_distance']:.2f}",
+            f"{100 * entry['share']:.1f} %",
+            f"{100 * entry['success_rate']:.0f} %",
+            str(entry["images"]),
+            "" if entry["found"] else "no trigger at the rate; last size tried",
+        )
+    table.add_row("mean", f"{distances['mean']:.2f}", "", "", "", f"{len(distances['failed'])} failed")
+    return table
+
+
+def parity_table(parity: Record) -> "Table":
+    """Return the table of a parity record."""
+    columns = ("batch", "images", "max absolute", "max relative", "flips")
+    table = new_table("probe", *columns, "", numbers=columns)
+    for row in parity["probes"]:
+        table.add_row(
+            row["probe"],
+            str(row["batch"]),
+            str(row["count"]),
+            f"{row['max_absolute']:.3g}",
+            f"{row['max_relative']:.3g}",
+            str(row["flips"]),
+            "" if row["agrees"] else "out of tolerance",
+        )
+    return table

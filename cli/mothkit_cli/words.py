@@ -1,0 +1,49 @@
+"""Small words of the command line, read: pairs of classes, lengths of time, sizes."""
+
+import re
+
+import typer
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_pairs(text: str | None) -> list[tuple[int, int]] | None:
+    """Return ``3-5,5-3`` as source and target classes.
+
+    Raises:
+        typer.BadParameter: it is no such list.
+    """
+    if text is None:
+        return None
+    found = [re.fullmatch(r"\s*(\d+)-(\d+)\s*", part) for part in text.split(",")]
+    if not all(found):
+        raise typer.BadParameter(f"{text!r} is no list of pairs; expected source-target, as in 3-5,5-3")
+    return [(int(match[1]), int(match[2])) for match in found if match]
+
+
+def parse_seconds(text: str | None) -> float | None:
+    """Return ``90s``, ``10m`` or ``1.5h`` in seconds.
+
+    Raises:
+        typer.BadParameter: it is no such time, or zero.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is no length of time; expected for example 90s, 10m or 1.5h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return ``32`` or ``HxW`` as (height, width).
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text.strip().lower())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size; expected a number or HxW, as in 224 or 32x48")
+    return int(match[1]), int(match[2] or match[1])
