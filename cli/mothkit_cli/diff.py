@@ -24,7 +24,10 @@ Second = Annotated[
 
 
 def diff(first: First, second: Second, json: options.Json = None) -> None:
-    """Print which initializers changed; exit 1 if anything but their values differs."""
+    """Print which initializers changed, and whether anything else did.
+
+    Exit code 1 says that something other than values of initializers differs.
+    """
     from mothkit_cli.output import show, to_json
     from mothkit_converters import diff as compare
     from mothkit_converters import read_source

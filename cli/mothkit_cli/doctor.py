@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def doctor(json: options.Json = None) -> None:
-    """Print versions, devices and providers, and whether they work; exit 1 if something is broken."""
+    """Print what a bug report needs: versions, devices, providers.
+
+    Exit code 1 says that something is broken; stderr says what.
+    """
     from mothkit.environment import describe_environment
     from mothkit_cli.output import say, show, to_json
 

@@ -14,7 +14,10 @@ LISTED = 8  # names that a line of the table shows; the record has all
 
 
 def inspect(model: options.Model, json: options.Json = None) -> None:
-    """Print producer, opset, inputs, layout, head, classes and what can be trained."""
+    """Print what a model is, and what can be trained in it.
+
+    A file that cannot be imported is described too, with the reason.
+    """
     from mothkit.inspection import inspect_model
     from mothkit_cli.output import show, to_json
     from mothkit_converters import read_source

@@ -1,0 +1,49 @@
+# make demo, make test: each is enough on a machine that has only Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+WHEEL := build/wheel
+
+.DELETE_ON_ERROR:
+.PHONY: test demo check wheel clean
+
+test: check wheel
+	$(BIN)/pytest
+
+# A fresh interpreter's pip may not know dependency groups, so it is brought up to date first.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "mothkit needs Python 3.11 or newer, and %s is %d.%d; say for example: make PYTHON=python3.12" \
+	  % ((sys.executable,) + sys.version_info[:2]))'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+demo: $(READY)
+	mkdir -p examples/out
+	$(BIN)/mothkit harden examples/signs_poisoned.onnx --data examples/signs_clean.zip \
+	  --eval-data examples/signs_test.zip --trigger examples/trigger.toml --preprocess unit \
+	  -o examples/out/signs_hardened.onnx
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The wheel alone goes into an empty environment; what it depends on is looked up in .venv, whose editable
+# mothkit stays out of sight, since only an environment's own .pth files are read.
+wheel: $(READY)
+	rm -rf $(WHEEL)
+	$(BIN)/python -m build --wheel --outdir $(WHEEL)
+	$(BIN)/python -m venv --without-pip $(WHEEL)/venv
+	$(BIN)/python -m pip --python $(WHEEL)/venv/bin/python install --quiet --no-deps $(WHEEL)/*.whl
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(WHEEL)/dependencies.pth
+	mv $(WHEEL)/dependencies.pth \
+	  "$$($(WHEEL)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(BIN)/python -m pip --python $(WHEEL)/venv/bin/python check
+	$(WHEEL)/venv/bin/python -I .ci/check_wheel.py examples/signs_poisoned.onnx
+
+clean:
+	rm -rf .venv build dist examples/out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
