@@ -1,5 +1,6 @@
 """``mothkit diff``: which initializers changed and by how much, and whether anything else did."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,8 @@ def diff(first: First, second: Second, json: options.Json = None) -> None:
 
     Exit code 1 says that something other than values of initializers differs.
     """
-    from mothkit_cli.output import show, to_json
+    from mothkit.records import to_json
+    from mothkit_cli.output import show
     from mothkit_converters import diff as compare
     from mothkit_converters import read_source
 
@@ -39,15 +41,11 @@ def diff(first: First, second: Second, json: options.Json = None) -> None:
 
 
 def _record(found: "GraphDiff", first: "Source", second: "Source") -> dict[str, object]:
-    files = {name: {"path": str(s.path), "files": s.digests} for name, s in (("a", first), ("b", second))}
-    return {
-        **files,
-        "identical": found.identical,
-        "only_weights": found.only_weights,
-        "changes": found.changes,
-        "differences": found.differences,
-        "unchanged": found.unchanged,
+    files = {
+        name: {"path": str(s.path), "files": dict(s.digests)} for name, s in (("a", first), ("b", second))
     }
+    summary = {"identical": found.identical, "only_weights": found.only_weights}
+    return {**files, **summary, **asdict(found)}
 
 
 def _views(found: "GraphDiff") -> "Iterator[RenderableType]":

@@ -1,5 +1,6 @@
 """``mothkit doctor``: what a bug report needs."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,10 +20,11 @@ def doctor(json: options.Json = None) -> None:
     Exit code 1 says that something is broken; stderr says what.
     """
     from mothkit.environment import describe_environment
-    from mothkit_cli.output import say, show, to_json
+    from mothkit.records import to_json
+    from mothkit_cli.output import say, show
 
     environment = describe_environment()
-    show(_table(environment), record=to_json(environment), json_to=json)
+    show(_table(environment), record=to_json(asdict(environment)), json_to=json)
     for fault in environment.faults:
         say(f"fault: {fault}")
     raise typer.Exit(ExitCode.NOT_REACHED if environment.faults else ExitCode.DONE)

@@ -1,5 +1,6 @@
 """``mothkit inspect``: what an ONNX file is, and what can be trained in it."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mothkit_cli import options
@@ -19,11 +20,12 @@ def inspect(model: options.Model, json: options.Json = None) -> None:
     A file that cannot be imported is described too, with the reason.
     """
     from mothkit.inspection import inspect_model
-    from mothkit_cli.output import show, to_json
+    from mothkit.records import to_json
+    from mothkit_cli.output import show
     from mothkit_converters import read_source
 
     found = inspect_model(read_source(model))
-    show(_table(found), record=to_json(found), json_to=json)
+    show(_table(found), record=to_json(asdict(found)), json_to=json)
 
 
 def _table(found: "Inspection") -> "Table":

@@ -1,12 +1,9 @@
 """Results go to stdout, everything else to stderr; a record file is whole or absent."""
 
-import dataclasses
 import io
-import json
-import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,29 +44,12 @@ def new_table(*columns: str, title: str | None = None, numbers: tuple[str, ...] 
     return table
 
 
-def to_json(record: object) -> str:
-    """Return ``record`` (a mapping or a dataclass) as indented JSON; what is not finite becomes null."""
-    return json.dumps(_jsonable(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _jsonable(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
 def show(*tables: RenderableType, record: str, json_to: str | None) -> None:
     """Show a result where ``--json`` asks for it.
 
     Args:
         tables: what people read, in order; to stdout, or to stderr if the record goes to stdout.
-        record: the result as JSON text (see ``to_json``).
+        record: the result as JSON text (see ``mothkit.records.to_json``).
         json_to: the value of ``--json``: a file, ``-`` for stdout, or None for tables only.
 
     Raises:
