@@ -31,9 +31,9 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def say(line: str) -> None:
-    """Write one line to stderr, unwrapped."""
-    stderr.print(plain(line), soft_wrap=True)
+def say(line: str, console: Console = stderr) -> None:
+    """Write one line to ``console``, unwrapped."""
+    console.print(plain(line), soft_wrap=True)
 
 
 def new_table(*columns: str, title: str | None = None, numbers: tuple[str, ...] = ()) -> Table:

@@ -1,5 +1,6 @@
 """Progress on stderr: a bar on a terminal, a line now and then elsewhere, nothing when quiet."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def progress_sink(*, quiet: bool = False, console: Console = stderr) -> Iterator
             yield drawing.take
             drawing.close_phase()
     else:
-        lines = _Lines(say)
+        lines = _Lines(functools.partial(say, console=console))
         yield lines.take
 
 
@@ -61,12 +62,12 @@ class _Drawing:
             case StepDone(step, total, detail) if self.task is not None:
                 self.bar.update(self.task, completed=step, total=total or None, detail=plain(detail))
             case Note(text):
-                self.bar.console.print(plain(text), soft_wrap=True)
+                say(text, self.bar.console)
 
     def close_phase(self) -> None:
         if self.task is not None:
             self.bar.remove_task(self.task)
-            self.bar.console.print(f"{self.name}: {clock(time.monotonic() - self.started)}", soft_wrap=True)
+            say(f"{self.name}: {clock(time.monotonic() - self.started)}", self.bar.console)
         self.task = None
 
 
