@@ -1,0 +1,168 @@
+"""The commands as functions of paths and names, for use from Python."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from mothkit.distance import Direction, Distances
+from mothkit.events import EventSink, silent
+from mothkit.hardening.base import Budget
+from mothkit.inputs import Channels, Layout
+from mothkit.opening import Settings
+from mothkit.pipeline import HardenSettings, Outcome, distance_file, evaluate_file, harden_file, parity_files
+
+
+class Opening(TypedDict, total=False):
+    """How to open model and images; see ``mothkit.opening.Settings`` for each."""
+
+    preprocess: str | None
+    layout: Layout | None
+    channels: Channels | None
+    device: str
+    labels: Path | None
+    seed: int
+    per_class: int | None
+    resize: bool
+
+
+def harden(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    triggers: Sequence[str | Path] = (),
+    eval_data: str | Path | None = None,
+    profile: str = "default",
+    max_accuracy_drop: float = 1.0,
+    steps: int | None = None,
+    seconds: float | None = None,
+    measure_distance: bool = False,
+    resume: bool = False,
+    allow_unbound: bool = False,
+    emit: EventSink = silent,
+    **opening: Unpack[Opening],
+) -> Outcome:
+    """Harden the ONNX classifier ``model`` by MOTH and write it to ``out``; return record and verdict.
+
+    Source: Tao et al., "Model Orthogonalization", IEEE S&P 2022; docs/moth.md lists the departures.
+
+    Args:
+        model: an ONNX file; never changed.
+        data: clean images with true labels: a folder or zip of class folders, ``FILE.npz[:PART]``, IDX files.
+        out: the hardened file: the same graph with other weights. Its record goes beside it.
+        triggers: trigger.toml files. For evaluation only: no method sees them.
+        eval_data: images to evaluate on, none of them in ``data``; None evaluates on ``data``.
+        profile: ``default`` or ``paper``.
+        max_accuracy_drop: points of accuracy, 0 to 100, that it may cost, as estimated from clean images.
+        steps: training steps in place of the profile's.
+        seconds: begin no round after this long.
+        measure_distance: whether class distance is measured before and after.
+        resume: whether to go on from an interrupted run's checkpoint.
+        allow_unbound: whether weights may be left untrainable.
+        emit: told of progress; see ``mothkit.events``.
+        opening: how to open model and images; see ``mothkit.opening.Settings``.
+
+    Returns:
+        The record (plain JSON types), and whether a file was written.
+
+    Raises:
+        MothkitError: anything that cannot be taken or done; its subclasses say what. ``out`` is then as it was.
+    """
+    settings = HardenSettings(
+        profile=profile,
+        budget=Budget(steps=steps, seconds=seconds, max_accuracy_drop=max_accuracy_drop),
+        triggers=tuple(map(Path, triggers)),
+        eval_data=None if eval_data is None else str(eval_data),
+        measure_distance=measure_distance,
+        resume=resume,
+        allow_unbound=allow_unbound,
+        **opening,
+    )
+    return harden_file(Path(model), str(data), Path(out), settings, emit=emit)
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    triggers: Sequence[str | Path] = (),
+    emit: EventSink = silent,
+    **opening: Unpack[Opening],
+) -> dict[str, Any]:
+    """Return the record of accuracy, ASR, excess ASR and robust accuracy of ``model``, in onnxruntime.
+
+    Args:
+        model: an ONNX file.
+        data: images with true labels, as for ``harden``.
+        triggers: trigger.toml files.
+        emit: told of progress.
+        opening: how to open model and images; see ``mothkit.opening.Settings``.
+
+    Raises:
+        MothkitError: anything that cannot be taken; its subclasses say what.
+    """
+    paths = [Path(path) for path in triggers]
+    return evaluate_file(Path(model), str(data), Settings(**opening), triggers=paths, emit=emit)
+
+
+def class_distance(
+    model: str | Path,
+    data: str | Path,
+    *,
+    directions: Sequence[Direction] | None = None,
+    steps: int = 1000,
+    images_per_class: int = 100,
+    emit: EventSink = silent,
+    **opening: Unpack[Opening],
+) -> Distances:
+    """Return class distances of ``model``: the sizes of the smallest triggers found, and the triggers.
+
+    Source: Tao et al., IEEE S&P 2022; sizes are L1 of the mask times channels.
+
+    Args:
+        model: an ONNX file.
+        data: clean images with true labels, as for ``harden``.
+        directions: (source class, target class) pairs; None for all.
+        steps: passes over a trigger's images (paper: 1000).
+        images_per_class: images of a source class, at most (paper: 100).
+        emit: told of progress.
+        opening: how to open model and images; see ``mothkit.opening.Settings``.
+
+    Raises:
+        MothkitError: anything that cannot be taken; its subclasses say what.
+    """
+    return distance_file(
+        Path(model),
+        str(data),
+        Settings(**opening),
+        directions=directions,
+        steps=steps,
+        images_per_class=images_per_class,
+        emit=emit,
+    )[0]
+
+
+def parity(
+    model: str | Path,
+    other: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    **opening: Unpack[Opening],
+) -> dict[str, Any]:
+    """Return the record of a comparison of logits on clean, stamped and random images, at batch 1 and more.
+
+    Args:
+        model: an ONNX file, run in onnxruntime.
+        other: the file to compare with it; None compares the torch import of ``model``.
+        data: clean images to compare on too.
+        opening: how to open both; see ``mothkit.opening.Settings``.
+
+    Raises:
+        MothkitError: anything that cannot be taken; its subclasses say what.
+    """
+    return parity_files(
+        Path(model),
+        None if other is None else Path(other),
+        Settings(**opening),
+        data=None if data is None else str(data),
+    )
