@@ -22,8 +22,8 @@ class Role(enum.Enum):
     WEIGHT = "weight"  # trained
     STATISTIC = "statistic"  # follows the batch in train mode
     CONSTANT = "constant"  # stays: a single number in arithmetic, or part of the input's normalisation
-    SETTING = "setting"  # stays, and is read when the module is built: a bound, a ratio, a scale
-    TORN = "torn"  # used as a weight here and as something else there
+    SETTING = "setting"  # stays, and may be read when the module is built: a bound, a ratio, a scale
+    TORN = "torn"  # stays: a weight here and something else there, or one that the file has no tensor for
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ _SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
 )
 
 
-def roles_of(graph: GraphProto) -> dict[str, Role]:
-    """Return what each float initializer of ``graph`` is for."""
+def roles_of(graph: GraphProto, stored: Collection[str]) -> dict[str, Role]:
+    """Return what each float initializer of ``graph`` is for; ``stored`` can be written back."""
     normalisation = _input_normalisation(graph)
     floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in FLOATS}
     found: dict[str, list[Role]] = {name: [] for name in floats}
@@ -81,7 +81,7 @@ def roles_of(graph: GraphProto) -> dict[str, Role]:
         for i, name in enumerate(node.input):
             if name in floats:
                 found[name].append(_role(node.op_type, i, floats[name], fixed=name in normalisation))
-    return {name: _only(roles) for name, roles in found.items()}
+    return {name: _only(roles, stored=name in stored) for name, roles in found.items()}
 
 
 def _role(op: str, index: int, tensor: TensorProto, *, fixed: bool) -> Role:
@@ -94,12 +94,15 @@ def _role(op: str, index: int, tensor: TensorProto, *, fixed: bool) -> Role:
     return Role.WEIGHT
 
 
-def _only(roles: list[Role]) -> Role:
+def _only(roles: list[Role], *, stored: bool) -> Role:
     """Return the one role that serves all uses."""
-    if len(set(roles)) == 1:
-        shared_statistic = roles[0] is Role.STATISTIC and len(roles) > 1
-        return Role.CONSTANT if shared_statistic else roles[0]
-    return Role.TORN if Role.WEIGHT in roles else Role.CONSTANT
+    kinds = set(roles)
+    if not stored:
+        return Role.TORN if kinds & {Role.WEIGHT, Role.STATISTIC} else Role.SETTING
+    if Role.WEIGHT in kinds and len(kinds) > 1:
+        return Role.TORN
+    alone = len(roles) == 1 or kinds == {Role.WEIGHT} or kinds == {Role.SETTING}
+    return roles[0] if alone else Role.CONSTANT  # also a statistic that two nodes share
 
 
 def _input_normalisation(graph: GraphProto) -> set[str]:

@@ -6,10 +6,15 @@ one of the original.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
+import onnx.shape_inference
+import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
@@ -19,6 +24,7 @@ from mothkit_converters.tensors import HALVES, array_of, constant_tensor
 
 _OLD_OPSETS = (9, 10, 11, 12, 13)  # what an opset may be raised to; newer ones are served as they are
 _OPTIONAL_OUTPUTS = frozenset({"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"})
+_PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
 _SCALARS = ("value_float", "value_floats", "value_int", "value_ints")
 
 
@@ -44,14 +50,18 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> ModelProto:
     model = _raise_opset(source, model)
     for index, node in enumerate(model.graph.node):
         _trim(node, model.graph)
-        node.name = f"{label(node)}#{index}"
+        node.name = f"{label(node)}#{index}"  # unique, as OnnxGraph wants them
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    return _free_batch(model)
+    dims = _known_dims(model.graph)
+    for node in model.graph.node:
+        _resolve_auto_pad(node, dims)
+        _free_batch(node, model.graph, dims)
+    return model
 
 
 def label(node: NodeProto) -> str:
     """Return the name by which messages call ``node``."""
-    return node.name or next(filter(None, node.output), node.op_type)
+    return node.name.partition("#")[0] or next(filter(None, node.output), node.op_type)
 
 
 def _typed_copy(source: Source) -> ModelProto:
@@ -178,6 +188,7 @@ def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
 
 def _first_unserved(model: ModelProto) -> NodeProto | None:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
+    node: NodeProto
     for node in model.graph.node:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if find_converter(node.op_type, opsets.get(domain, 1), domain) is None:
@@ -208,29 +219,59 @@ def _trim(node: NodeProto, graph: GraphProto) -> None:
         raise UnsupportedOpError(node.op_type, label(node), f"its output '{node.output[-1]}' is used")
 
 
-def _free_batch(model: ModelProto) -> ModelProto:
+def _known_dims(graph: GraphProto) -> dict[str, list[int]]:
+    """Return the shapes of the values whose rank is known; 0 stands for an unknown dimension."""
+    known = {
+        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        for info in (*graph.input, *graph.value_info, *graph.output)
+        if info.type.tensor_type.HasField("shape")
+    }
+    return known | {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+
+
+def _resolve_auto_pad(node: NodeProto, dims: Mapping[str, Sequence[int]]) -> None:
+    """Write SAME padding of a convolution or pool as numbers, where the shapes decide it."""
+    auto_pad = _attribute(node, "auto_pad", b"NOTSET")
+    if node.op_type not in _PADDED or auto_pad not in (b"SAME_UPPER", b"SAME_LOWER"):
+        return
+    sizes = list(dims.get(node.input[0], ()))[2:]
+    weight = dims.get(node.input[1], ()) if node.op_type == "Conv" else ()
+    kernel = _attribute(node, "kernel_shape", list(weight)[2:])
+    strides = _attribute(node, "strides", [1] * len(sizes))
+    dilations = _attribute(node, "dilations", [1] * len(sizes))
+    if not sizes or not len(sizes) == len(kernel) == len(strides) == len(dilations):
+        return
+    totals = []
+    for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        if size == 0 and stride != 1:
+            return  # depends on the input; onnx2torch refuses it
+        covered = (math.ceil(size / stride) - 1) * stride + (k - 1) * dilation + 1
+        totals.append(max(covered - size, 0))
+    less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    pads = less + more if auto_pad == b"SAME_UPPER" else more + less
+    kept = [attribute for attribute in node.attribute if attribute.name not in ("auto_pad", "pads")]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute("pads", pads)])
+
+
+def _free_batch(node: NodeProto, graph: GraphProto, dims: Mapping[str, Sequence[int]]) -> None:
     """Let a Reshape to a fixed shape keep the batch size it is given, where it keeps the fixed one.
 
     ``[1, 256]`` for an input [1, 16, 4, 4] becomes ``[0, 256]``: the same for the size in the file.
     """
-    graph = model.graph
-    first_dims = {
-        info.name: dims[0].dim_value
-        for info in (*graph.input, *graph.value_info)
-        if (dims := info.type.tensor_type.shape.dim)
-    }
-    shapes = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.INT64}
-    for node in graph.node:
-        if node.op_type != "Reshape" or node.input[1] not in shapes or _attribute(node, "allowzero"):
-            continue
-        shape = array_of(shapes[node.input[1]]).copy()
-        if shape.size and shape[0] > 0 and shape[0] == first_dims.get(node.input[0]):
-            shape[0] = 0
-            freed = numpy_helper.from_array(shape, f"{node.input[1]}#free#{node.name}")
-            graph.initializer.append(freed)
-            node.input[1] = freed.name
-    return model
+    if node.op_type != "Reshape" or _attribute(node, "allowzero", 0):
+        return
+    fixed = next((tensor for tensor in graph.initializer if tensor.name == node.input[1]), None)
+    if fixed is None:
+        return
+    shape = array_of(fixed).copy()
+    if shape.size and shape[0] > 0 and [shape[0]] == list(dims.get(node.input[0], ()))[:1]:
+        shape[0] = 0
+        freed = numpy_helper.from_array(shape, f"{fixed.name}#{node.name}")
+        graph.initializer.append(freed)
+        node.input[1] = freed.name
 
 
-def _attribute(node: NodeProto, name: str) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)
+def _attribute(node: NodeProto, name: str, default: Any) -> Any:  # noqa: ANN401 - as ONNX has it
+    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
+    return default if found is None else onnx.helper.get_attribute_value(found)

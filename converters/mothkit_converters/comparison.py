@@ -66,7 +66,7 @@ class GraphDiff:
     """What differs between two models.
 
     Attributes:
-        changes: Initializers of the same name, dtype and shape whose values differ, in the first file's order.
+        changes: Initializers of the same name, dtype and shape whose values differ, in the first's order.
         differences: All else that differs, in plain words; empty when it is byte-identical.
         unchanged: How many initializers hold the same values in both.
     """

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from mothkit_converters.errors import ExternalDataError, InvalidModelError, NotOnnxError, TooLargeError
-from mothkit_converters.tensors import all_tensors, byte_size, stored_count
+from mothkit_converters.tensors import all_tensors, byte_size, misfit
 
 MAX_BYTES = 2**31 - 1  # protobuf's own bound; external files together are held to the same
 
@@ -143,11 +143,11 @@ def read_source(path: Path | str) -> Source:
 
 
 def _read(path: Path) -> bytes:
-    if not path.exists():
-        raise NotOnnxError(path, "no such file; expected an ONNX model")
-    if not path.is_file():
-        raise NotOnnxError(path, "is not a file; expected an ONNX model, so name the .onnx file itself")
     try:
+        if not path.exists():
+            raise NotOnnxError(path, "no such file; expected an ONNX model")
+        if not path.is_file():
+            raise NotOnnxError(path, "is not a file; expected an ONNX model, so name the .onnx file itself")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise TooLargeError(
@@ -164,7 +164,7 @@ def _read(path: Path) -> bytes:
 def _parse(path: Path, content: bytes) -> ModelProto:
     hint = "expected a whole ONNX model, so fetch or export it again"
     try:
-        model = ModelProto.FromString(content)
+        model: ModelProto = ModelProto.FromString(content)
     except DecodeError as error:
         raise NotOnnxError(path, f"is no ONNX model, or was cut off; {hint}") from error
     if not model.ir_version or not model.HasField("graph") or not model.graph.output:
@@ -262,16 +262,14 @@ def _check_tensors(path: Path, model: ModelProto) -> None:
     """Raise InvalidModelError where a tensor stores another number of bytes than it should."""
     for tensor in all_tensors(model):
         try:
-            needed = byte_size(tensor)
+            problem = misfit(tensor)
         except ValueError as error:
             raise InvalidModelError(path, f"tensor '{tensor.name}': {error}") from error
-        found = len(tensor.raw_data)
-        wrong = found != needed if tensor.HasField("raw_data") else bool(needed) and not stored_count(tensor)
-        if wrong:
+        if problem:
             raise InvalidModelError(
                 path,
-                f"tensor '{tensor.name}' of shape {list(tensor.dims)} stores {found} bytes; "
-                f"expected {needed}. The file is damaged: fetch or export it again",
+                f"tensor '{tensor.name}' of shape {list(tensor.dims)}: {problem}. "
+                "The file is damaged: fetch or export it again",
             )
 
 

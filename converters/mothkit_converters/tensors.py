@@ -13,11 +13,12 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-_PACKED_BITS = {
+_PACKED_BITS: dict[int, int] = {
     TensorProto.INT4: 4,
     TensorProto.UINT4: 4,
     TensorProto.FLOAT4E2M1: 4,
 }
+_COMPLEX = frozenset({TensorProto.COMPLEX64, TensorProto.COMPLEX128})
 _DATA_FIELDS = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
 
 
@@ -30,7 +31,8 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
     """Return the tensor that a Constant node holds, None for any other node or kind of constant."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
-    return next((a.t for a in node.attribute if a.name == "value"), None)
+    values: Iterator[TensorProto] = (a.t for a in node.attribute if a.name == "value")
+    return next(values, None)
 
 
 def weight_tensors(graph: GraphProto) -> dict[str, TensorProto]:
@@ -77,7 +79,7 @@ def byte_size(tensor: TensorProto) -> int | None:
         raise ValueError(f"shape {list(tensor.dims)} has a negative dimension")
     if tensor.data_type == TensorProto.STRING:
         return None
-    count = math.prod(tensor.dims)
+    count: int = math.prod(tensor.dims)
     if (bits := _PACKED_BITS.get(tensor.data_type)) is not None:
         return math.ceil(count * bits / 8)
     try:
@@ -86,9 +88,17 @@ def byte_size(tensor: TensorProto) -> int | None:
         raise ValueError(f"dtype {tensor.data_type} is unknown") from error
 
 
-def stored_count(tensor: TensorProto) -> int:
-    """Return how many entries stand in the typed data fields of ``tensor``."""
-    return sum(len(getattr(tensor, name)) for name in _DATA_FIELDS)
+def misfit(tensor: TensorProto) -> str:
+    """Return what is wrong with the size of the data that ``tensor`` stores, empty where nothing is."""
+    needed = byte_size(tensor)
+    if tensor.HasField("raw_data"):
+        found = len(tensor.raw_data)
+        return "" if found == needed else f"it stores {found} bytes, expected {needed}"
+    found = sum(len(getattr(tensor, name)) for name in _DATA_FIELDS)
+    if tensor.data_type in _PACKED_BITS or tensor.data_type in _COMPLEX:
+        return ""  # several fields to a value, or values to a field: the checker and numpy see to them
+    count = math.prod(tensor.dims)
+    return "" if found == count else f"it stores {found} values, expected {count}"
 
 
 def replace_values(tensor: TensorProto, values: NDArray[Any]) -> None:

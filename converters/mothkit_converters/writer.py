@@ -52,8 +52,8 @@ def write_back(bound: BoundModule, path: Path | str) -> None:
 def _check_place(path: Path, source: Source) -> None:
     if not path.parent.is_dir():
         raise WriteError(path, f"the folder '{path.parent}' does not exist; make it first")
-    if path.is_dir():
-        raise WriteError(path, "is a folder; name the .onnx file to write")
+    if path.exists() and not path.is_file():
+        raise WriteError(path, "is a folder or device; name the .onnx file to write")
     if _same_file(path, source.path):
         raise WriteError(path, "is the original file itself; the original is never overwritten, name another")
     if path.name in source.external:

@@ -4,13 +4,23 @@ Importing this package adds the lacking ones to onnx2torch; ours in place of its
 ``overrides()``.
 """
 
-from mothkit_converters.ops import dense, dropout, normalization, pooling, reduction, reshape, versions
+from mothkit_converters.ops import (
+    dense,
+    dropout,
+    layout,
+    normalization,
+    pooling,
+    reduction,
+    reshape,
+    versions,
+)
 from mothkit_converters.ops.registry import find_converter, overrides
 
 __all__ = [
     "dense",
     "dropout",
     "find_converter",
+    "layout",
     "normalization",
     "overrides",
     "pooling",

@@ -12,7 +12,7 @@ from mothkit_converters.ops.registry import serve
 
 
 class Gemm(nn.Module):
-    """``alpha`` x ``a`` [N, K] x ``b`` [K, M] + ``beta`` x ``c`` (broadcast to [N, M])."""
+    """A product of matrices and a bias, each scaled; either matrix may be given transposed."""
 
     def __init__(self, *, alpha: float, beta: float, trans_a: bool, trans_b: bool) -> None:
         super().__init__()
@@ -20,6 +20,7 @@ class Gemm(nn.Module):
         self.trans_a, self.trans_b = trans_a, trans_b
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        """Return ``alpha`` x ``a`` [N, K] x ``b`` [K, M] + ``beta`` x ``c`` (broadcast to [N, M])."""
         a, b = (a.T if self.trans_a else a), (b.T if self.trans_b else b)
         if c is None:
             return self.alpha * (a @ b)
@@ -41,9 +42,10 @@ def _gemm(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:  # noqa
 
 
 class PRelu(nn.Module):
-    """``x`` where it is positive, ``slope`` x ``x`` elsewhere; ``slope`` broadcasts to ``x``."""
+    """Relu that lets a share of what is negative through."""
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Return ``slope`` x ``x`` where ``x`` is negative; ``slope`` broadcasts to ``x``."""
         return torch.where(x < 0, slope * x, x)
 
 

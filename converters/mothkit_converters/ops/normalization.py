@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops.registry import serve
 
+_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
 
 class BatchNorm(_BatchNorm):
     """Batch normalisation of [N, C, ...]; in train mode it follows the batch, as torch's own does."""
@@ -30,4 +32,6 @@ def _batch_norm(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
         eps=node.attributes.get("epsilon", 1e-5),
         momentum=1 - node.attributes.get("momentum", 0.9),  # ONNX keeps this share, torch replaces it
     )
+    for attribute, name in zip(_TENSORS, node.input_values[1:], strict=True):
+        getattr(module, attribute).data = graph.initializers[name].to_torch()
     return OperationConverterResult(module, OnnxMapping(node.input_values[:1], node.output_values))

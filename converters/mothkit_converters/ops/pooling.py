@@ -14,9 +14,10 @@ _average_pool = converter_of("AveragePool", 11)
 
 
 class GlobalAveragePool(nn.Module):
-    """Mean of ``x`` [N, C, ...] over all but its first two dimensions, which are kept with size 1."""
+    """One mean per image and channel."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the means of ``x`` [N, C, ...] as [N, C, 1, ...]."""
         return x.mean(dim=tuple(range(2, x.dim())), keepdim=True)
 
 

@@ -14,13 +14,14 @@ from mothkit_converters.ops.registry import serve
 
 
 class ReduceMean(nn.Module):
-    """Mean of ``x`` over ``axes``; over all of them where none is given."""
+    """Mean over some axes; over all of them where none is named."""
 
     def __init__(self, axes: Sequence[int], *, keep_dims: bool) -> None:
         super().__init__()
         self.axes, self.keep_dims = tuple(axes), keep_dims
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the mean of ``x``."""
         return x.mean(dim=self.axes or tuple(range(x.dim())), keepdim=self.keep_dims)
 
 

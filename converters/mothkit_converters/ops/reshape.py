@@ -19,31 +19,33 @@ from mothkit_converters.ops.registry import serve
 
 
 class Reshape(nn.Module):
-    """``x`` in another shape; one dimension may be -1, and 0 copies ``x``'s own unless ``allow_zero``."""
+    """A fixed shape; one dimension may be -1, and 0 copies the input's own unless ``allow_zero``."""
 
     def __init__(self, name: str, shape: Sequence[int], *, allow_zero: bool) -> None:
         super().__init__()
         self.name, self.shape, self.allow_zero = name, tuple(shape), allow_zero
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the fixed shape."""
         shape = self.shape if self.allow_zero else _copy_zeros(self.shape, x)
         try:
             return x.reshape(shape)
         except RuntimeError as error:
             raise BatchError(
-                f"Reshape '{self.name}' makes {list(shape)}, and got {list(x.shape)}: the file fixes the batch "
-                "size. Call with that batch size, or export the model with a dynamic one"
+                f"Reshape '{self.name}' makes {list(shape)}, and got {list(x.shape)}: the file fixes the "
+                "batch size. Call with that batch size, or export the model with a dynamic one"
             ) from error
 
 
 class DynamicReshape(nn.Module):
-    """``x`` in the shape that a tensor says."""
+    """A shape that is computed."""
 
     def __init__(self, *, allow_zero: bool) -> None:
         super().__init__()
         self.allow_zero = allow_zero
 
     def forward(self, x: Tensor, shape: Tensor) -> Tensor:
+        """Return ``x`` in the shape that ``shape`` [rank] holds."""
         dims = shape.tolist()
         return x.reshape(dims if self.allow_zero else _copy_zeros(dims, x))
 

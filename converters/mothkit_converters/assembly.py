@@ -1,0 +1,144 @@
+"""The network of a shadow copy: onnx2torch's modules, called in the graph's order on our tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from operator import getitem
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto, NodeProto
+from onnx2torch.onnx_graph import OnnxGraph
+from onnx2torch.onnx_node import OnnxNode
+from torch import Tensor, fx, nn
+
+from mothkit_converters.binding import ABSORBED, Role, roles_of
+from mothkit_converters.canonical import label
+from mothkit_converters.errors import UnsupportedOpError
+from mothkit_converters.ops import find_converter
+from mothkit_converters.tensors import array_of
+
+
+class Assembly:
+    """Builds the network, node by node.
+
+    Each float initializer becomes one tensor, a parameter if it is a weight. A node's module either gets it as
+    an argument, or has it put in the place of the copy that it made of it.
+
+    Attributes:
+        network: Takes the graph's inputs, returns a tuple of its outputs.
+        tensors: The tensor of each float initializer.
+        roles: What each is for.
+        unbound: Weights that nothing trains.
+    """
+
+    def __init__(self, shadow: ModelProto, stored: Collection[str]) -> None:
+        """Build the network of ``shadow``; ``stored`` are the initializers that the file can take back."""
+        self.roles = roles_of(shadow.graph, stored)
+        self.tensors: dict[str, Tensor] = {}
+        for initializer in shadow.graph.initializer:
+            if (role := self.roles.get(initializer.name)) is not None:
+                values = torch.from_numpy(array_of(initializer).copy())
+                self.tensors[initializer.name] = nn.Parameter(values) if role is Role.WEIGHT else values
+        self.unbound = [name for name, role in self.roles.items() if role is Role.TORN]
+        self._onnx = OnnxGraph(shadow.graph)
+        self._opsets = {entry.domain: entry.version for entry in shadow.opset_import}
+        self._graph = fx.Graph()
+        self._nodes, self._weights = nn.Module(), nn.Module()
+        self._values = {
+            info.name: self._graph.placeholder(f"input_{index}")
+            for index, info in enumerate(shadow.graph.input)
+        }
+        for proto, node in zip(shadow.graph.node, self._onnx.nodes.values(), strict=True):
+            self._add(proto, node)
+        self._graph.output(tuple(self._value(info.name) for info in shadow.graph.output))
+        root = nn.Module()
+        root.add_module("nodes", self._nodes)
+        root.add_module("weights", self._weights)
+        self.network = fx.GraphModule(root, self._graph)
+
+    def _add(self, proto: NodeProto, node: OnnxNode) -> None:
+        """Convert one node, tie what its module took in, and call it on the rest."""
+        module, mapping = self._convert(proto, node)
+        self._tie(proto, module, passed=set(mapping.inputs))
+        name = _free_name(label(proto), self._nodes)
+        self._nodes.add_module(name, module)
+        arguments = tuple(self._value(value) if value else None for value in mapping.inputs)
+        result = self._graph.call_module(f"nodes.{name}", arguments)
+        if len(proto.output) == 1:
+            self._values[proto.output[0]] = result
+            return
+        for index, output in enumerate(proto.output):
+            self._values[output] = self._graph.call_function(getitem, (result, index))
+
+    def _convert(self, proto: NodeProto, node: OnnxNode) -> tuple[nn.Module, Any]:
+        convert = find_converter(proto.op_type, self._opsets.get(proto.domain, 1), proto.domain)
+        if convert is None:
+            raise UnsupportedOpError(proto.op_type, label(proto), "no converter for it at this opset")
+        try:
+            module, mapping = convert(node, self._onnx)
+        except UnsupportedOpError as error:
+            raise UnsupportedOpError(proto.op_type, label(proto), error.why) from error
+        except Exception as error:  # whatever onnx2torch stumbles over
+            why = f"onnx2torch refuses it ({type(error).__name__}: {error})"
+            raise UnsupportedOpError(proto.op_type, label(proto), why) from error
+        return module, mapping
+
+    def _tie(self, proto: NodeProto, module: nn.Module, passed: Collection[str]) -> None:
+        """Put our tensors where ``module`` made its own; nothing untied may remain a parameter."""
+        owner = module[-1] if isinstance(module, nn.Sequential) else module
+        slots = ABSORBED.get(proto.op_type, {})
+        for index, name in enumerate(proto.input):
+            if name in passed or name not in self.tensors:
+                continue
+            if index in slots:
+                _put(proto, owner, slots[index], self.tensors[name])
+            elif self.roles[name] is Role.WEIGHT:
+                why = f"its converter copies the weight '{name}'"
+                raise UnsupportedOpError(proto.op_type, label(proto), why)
+        for index, attribute in slots.items():
+            if index >= len(proto.input) and getattr(owner, attribute, None) is not None:
+                setattr(owner, attribute, None)  # the file has none
+        if proto.op_type == "BatchNormalization" and not self._follows_batch(proto):
+            setattr(owner, "momentum", 0.0)  # noqa: B010 - mypy takes a module's attributes for tensors
+
+    def _follows_batch(self, proto: NodeProto) -> bool:
+        """Return whether both statistics are this node's own, so that they may change in train mode."""
+        return all(self.roles.get(name) is Role.STATISTIC for name in proto.input[3:5])
+
+    def _value(self, name: str) -> fx.Node:
+        """Return the fx node of a value; an initializer gets one on its first use."""
+        if name not in self._values:
+            tensor = self.tensors[name] if name in self.tensors else self._onnx.initializers[name].to_torch()
+            key = _free_name(name, self._weights)
+            _register(self._weights, key, tensor)
+            self._values[name] = self._graph.get_attr(f"weights.{key}")
+        return self._values[name]
+
+
+def _put(proto: NodeProto, owner: nn.Module, attribute: str, tensor: Tensor) -> None:
+    """Replace the tensor that ``owner`` copied from an initializer by the one that stands for it."""
+    copied = getattr(owner, attribute)
+    if copied is None or not np.array_equal(copied.detach(), tensor.detach(), equal_nan=True):
+        raise UnsupportedOpError(proto.op_type, label(proto), f"its {attribute} was not taken over as it is")
+    delattr(owner, attribute)
+    _register(owner, attribute, tensor)
+
+
+def _register(owner: nn.Module, name: str, tensor: Tensor) -> None:
+    if isinstance(tensor, nn.Parameter):
+        owner.register_parameter(name, tensor)
+    else:
+        owner.register_buffer(name, tensor)
+
+
+def _free_name(name: str, owner: nn.Module) -> str:
+    """Return ``name`` as an identifier that nothing in ``owner`` has yet."""
+    stem = key = re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+    count = 1
+    while hasattr(owner, key):
+        count += 1
+        key = f"{stem}_{count}"
+    return key
