@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from mothkit_converters.errors import ExternalDataError, InvalidModelError, NotOnnxError, TooLargeError
