@@ -22,11 +22,11 @@ def progress_sink(*, quiet: bool = False, console: Console = stderr) -> Iterator
         yield silent
     elif console.is_terminal:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
         )
         with Progress(*columns, console=console, transient=True) as bar:
             drawing = _Drawing(bar)
