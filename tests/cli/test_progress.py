@@ -15,7 +15,7 @@ EVENTS: list[Event] = [
 
 
 def shown(*, terminal: bool, quiet: bool = False) -> str:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    console = Console(file=io.StringIO(), force_terminal=terminal, color_system=None, width=120)
     with progress_sink(quiet=quiet, console=console) as emit:
         for event in EVENTS:
             emit(event)
