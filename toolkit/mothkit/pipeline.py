@@ -21,7 +21,8 @@ from mothkit.evaluation import Evaluation, Rate, classify, evaluate
 from mothkit.events import EventSink, Note, PhaseStarted, silent
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
-from mothkit.hardening.moth import PROFILES, Moth
+from mothkit.hardening.moth import Moth
+from mothkit.hardening.profiles import PROFILES
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig
 from mothkit.opening import OpenModel, Settings, check_accuracy, check_classes, open_model

@@ -15,112 +15,18 @@ import torch
 from torch import Tensor
 
 from mothkit.classifier import Classifier
-from mothkit.errors import ConfigError, ImageError
+from mothkit.errors import ImageError
 from mothkit.events import EventSink, Note, PhaseStarted, StepDone
+from mothkit.hardening.bank import Direction, TriggerBank
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.pairs import Pair, PairTable
+from mothkit.hardening.profiles import DEFAULT, MothConfig
 from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirroring_is_safe
-from mothkit.hardening.training import Sampler, Stamp, Trainer, TrainingConfig
+from mothkit.hardening.training import Sampler, Stamp, Trainer
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.engine import Inverted, invert
-
-Direction = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MothConfig:
-    """Numbers of a MOTH run. ``DEFAULT`` and ``PAPER`` are the two profiles.
-
-    Attributes:
-        steps_per_class: training steps of the whole run, times classes; 0 to go by ``epochs``.
-        epochs: passes over the images, if ``steps_per_class`` is 0.
-        training: how weights are updated.
-        warm_up: inversion of the universal triggers, one a target class.
-        warm_up_images: images of each other class that a universal trigger is made on (paper: 10).
-        warm_up_stamped: share of a warm-up batch that is stamped (paper: 0.5).
-        inversion: inversion of a pair when it comes up.
-        refresh: its short repetition within a round; used if ``inversions_per_round`` is above 1.
-        inversion_images: images of a source class that a pair's trigger is made on.
-        pairs_per_round: pairs hardened together (paper: 1).
-        steps_per_round: training steps of a round (paper: 3).
-        inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
-        stamped: images stamped per direction and step.
-        exploration: probability of a random pair (paper: 0.3).
-        ease_fades_over: steps over which pair choice moves from warm-up ease to growth (paper: 1000).
-        largest_stamp: a trigger whose mask covers more than this share of the image is not stamped
-            (published PyTorch code: a quarter).
-        held_back: share of the clean images on which accuracy is judged.
-        views: hard views of each of them.
-        candidates: how many times weights are judged, over the last half of the run.
-    """
-
-    steps_per_class: int = 40
-    epochs: float = 0
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    warm_up: InversionConfig = field(default_factory=InversionConfig)
-    warm_up_images: int = 10
-    warm_up_stamped: float = 0.5
-    inversion: InversionConfig = field(default_factory=InversionConfig)
-    refresh: InversionConfig = field(default_factory=InversionConfig)
-    inversion_images: int = 32
-    pairs_per_round: int = 4
-    steps_per_round: int = 5
-    inversions_per_round: int = 1
-    stamped: int = 1
-    exploration: float = 0.3
-    ease_fades_over: int = 1000
-    largest_stamp: float = 0.25
-    held_back: float = 0.15
-    views: int = 4
-    candidates: int = 5
-
-    def __post_init__(self) -> None:
-        for name in ("warm_up_images", "inversion_images", "pairs_per_round", "steps_per_round", "stamped"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, not at least 1")
-        if not 1 <= self.inversions_per_round <= self.steps_per_round:
-            raise ConfigError(
-                f"inversions_per_round is {self.inversions_per_round}, not in 1 to steps_per_round"
-            )
-        if not 0 < self.held_back < 1 or not 0 <= self.exploration <= 1 or not 0 <= self.warm_up_stamped <= 1:
-            raise ConfigError("held_back must lie in (0, 1), exploration and warm_up_stamped in [0, 1]")
-        if (self.steps_per_class > 0) == (self.epochs > 0):
-            raise ConfigError("give either steps_per_class or epochs, one of them above 0")
-
-    def total_steps(self, images: int, classes: int) -> int:
-        """Return the training steps of a run; at least one warm-up step a class and one round."""
-        asked = self.steps_per_class * classes or math.ceil(self.epochs * images / self.training.batch_size)
-        return max(asked, classes + self.steps_per_round)
-
-
-DEFAULT = MothConfig(
-    warm_up=InversionConfig(steps=60, success_rate=0.95),
-    inversion=InversionConfig(
-        steps=30, images_per_update=64, initial_cost=0.02, patience=3, start_margin=0.01
-    ),
-)
-"""The default profile: all universal triggers at once, four pairs a round, warm starts, distillation."""
-
-# The published PyTorch code sums the loss over a direction's images in a batch (about 13), where the engine
-# takes their mean: its costs are divided by that number here.
-_IN_A_BATCH = 13
-PAPER = MothConfig(
-    steps_per_class=0,
-    epochs=2,
-    training=TrainingConfig(learning_rate=1e-3, schedule="constant", distillation=0.0),
-    warm_up=InversionConfig(steps=500, success_rate=0.99),
-    inversion=InversionConfig(steps=200, initial_cost=1e-3 / _IN_A_BATCH, start_margin=1e-3),
-    refresh=InversionConfig(steps=50, initial_cost=1e-2 / _IN_A_BATCH, start_margin=1e-3),
-    inversion_images=_IN_A_BATCH,
-    pairs_per_round=1,
-    steps_per_round=3,
-    inversions_per_round=3,
-)
-"""The paper's profile: its budgets, one pair at a time."""
-
-PROFILES = {"default": DEFAULT, "paper": PAPER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +56,8 @@ class Moth:
         saved = checkpoint.load() if checkpoint else None
         if saved is None:
             run.warm_up()
+            if checkpoint:
+                checkpoint.save(run.state())  # the warm-up is the longest piece without a round's end
         else:
             run.restore(saved)
             emit(Note(f"resumed at step {run.trainer.done} of {run.trainer.total}"))
@@ -178,9 +86,7 @@ class _Run:
     mirror: bool
     started: float
     table: PairTable | None = None
-    universal: Tensor | None = None  # [C, 1 + channels, H, W]
-    own: dict[Direction, Tensor] = field(default_factory=dict)  # [1 + channels, H, W] each
-    cost: dict[Direction, float] = field(default_factory=dict)
+    bank: TriggerBank | None = None
     tried: list[Candidate] = field(default_factory=list)
     rounds: int = 0
 
@@ -203,7 +109,7 @@ class _Run:
                 "at least one to train on and one to judge accuracy"
             )
         emit(PhaseStarted("prepare"))
-        teacher = original.to(device).eval()
+        teacher = copy.deepcopy(original).to(device).eval()
         rest, held_back = images.split(config.held_back, generator=generator)
         mirror = config.training.flip and mirroring_is_safe(teacher, images, device)
         if config.training.flip and not mirror:
@@ -242,7 +148,7 @@ class _Run:
         found = self._invert(
             [torch.cat(parts) for parts in drawn], list(range(self.classes)), self.config.warm_up, None, None
         )
-        self.universal = torch.cat([found.masks, found.patterns], dim=1)
+        self.bank = TriggerBank(torch.cat([found.masks, found.patterns], dim=1))
         sizes = torch.where(found.found, found.mask_l1, torch.nan)
         self.table = PairTable.after_warm_up(_ease(found, drawn, others), sizes)
         stamped = round(self.config.warm_up_stamped * self.config.training.batch_size)
@@ -280,30 +186,26 @@ class _Run:
         self._report(pairs, sizes[-1])
         self._judge()
 
-    def _invert_directions(self, directions: Sequence[Direction], *, refresh: bool) -> Inverted:
+    def _invert_directions(self, directions: list[Direction], *, refresh: bool) -> Inverted:
         """Invert from where each direction stands, and keep what was found as its next start."""
+        assert self.bank is not None  # noqa: S101 - warm-up or restore set it
         config = self.config.refresh if refresh else self.config.inversion
-        start = torch.stack([self._start(direction) for direction in directions])
-        cost = torch.tensor([self.cost.get(direction, config.initial_cost) for direction in directions])
-        drawn = [self.sampler.draw([s], self.config.inversion_images) for s, _ in directions]
-        found = self._invert(drawn, [t for _, t in directions], config, start, cost)
-        for k, direction in enumerate(directions):
-            if self.config.inversions_per_round == 1:
-                self.cost[direction] = float(found.cost[k])
-            if bool(found.found[k]):
-                self.own[direction] = torch.cat([found.masks[k], found.patterns[k]])
+        found = self._invert(
+            [self.sampler.draw([source], self.config.inversion_images) for source, _ in directions],
+            [target for _, target in directions],
+            config,
+            self.bank.start(directions),
+            self.bank.costs(directions, config.initial_cost),
+        )
+        self.bank.keep(directions, found, with_cost=self.config.inversions_per_round == 1)
         return found
-
-    def _start(self, direction: Direction) -> Tensor:
-        assert self.universal is not None  # noqa: S101 - warm-up or restore set it
-        return self.own.get(direction, self.universal[direction[1]])
 
     def _invert(
         self,
         drawn: Sequence[Tensor],
         targets: Sequence[int],
         config: InversionConfig,
-        start: Tensor | None,
+        start: tuple[Tensor, Tensor] | None,
         cost: Tensor | None,
     ) -> Inverted:
         pool = self.sampler.pixels(torch.cat(list(drawn)))
@@ -318,7 +220,7 @@ class _Run:
             config,
             generator=self.generator,
             device=self.device,
-            start=None if start is None else (start[:, :1], start[:, 1:]),
+            start=start,
             cost=cost,
             emit=self.emit if start is None else _deaf,
         )
@@ -353,23 +255,18 @@ class _Run:
         half = self.trainer.total / 2
         due = half + len(self.tried) * half / max(self.config.candidates - 1, 1)
         if self.is_done() or self.trainer.done >= due:
-            weights = {
-                name: t.detach().cpu().clone() for name, t in self.trainer.classifier.state_dict().items()
-            }
-            drop = self.estimator.drop(self.trainer.classifier)
-            self.tried.append(Candidate(self.trainer.done, drop, weights))
+            self.tried.append(self._candidate())
+
+    def _candidate(self) -> Candidate:
+        """Return the present weights, judged."""
+        classifier = self.trainer.classifier
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in classifier.state_dict().items()}
+        return Candidate(self.trainer.done, self.estimator.drop(classifier), weights)
 
     def result(self, *, cut: bool) -> Hardened:
         """Return the best of what was judged; weights cut off by time are judged as they are."""
         if not self.tried or self.tried[-1].step != self.trainer.done:
-            self.config = replace(self.config, candidates=1)
-            self.tried.append(
-                Candidate(
-                    self.trainer.done,
-                    self.estimator.drop(self.trainer.classifier),
-                    {n: t.detach().cpu().clone() for n, t in self.trainer.classifier.state_dict().items()},
-                )
-            )
+            self.tried.append(self._candidate())
         chosen = best_of(self.tried, self.budget.max_accuracy_drop)
         hardened = None
         if chosen is not None:
@@ -402,15 +299,13 @@ class _Run:
 
     def state(self) -> dict[str, Any]:
         """Return all that the run needs to go on, as tensors and plain values."""
-        assert self.table is not None  # noqa: S101 - warm-up or restore set it
+        assert self.table is not None and self.bank is not None  # noqa: S101 - warm-up or restore set it
         return {
             "trainer": self.trainer.state(),
             "sampler": self.sampler.state(),
             "generator": self.generator.get_state(),
             "table": self.table.state(),
-            "universal": self.universal,
-            "own": dict(self.own),
-            "cost": dict(self.cost),
+            "bank": self.bank.state(),
             "tried": [(c.step, c.accuracy_drop, c.weights) for c in self.tried],
             "rounds": self.rounds,
         }
@@ -420,7 +315,7 @@ class _Run:
         self.trainer.restore(state["trainer"])
         self.sampler.restore(state["sampler"])
         self.table = PairTable(**state["table"])
-        self.universal, self.own, self.cost = state["universal"], dict(state["own"]), dict(state["cost"])
+        self.bank = TriggerBank(**state["bank"])
         self.tried = [Candidate(step, drop, weights) for step, drop, weights in state["tried"]]
         self.rounds = int(state["rounds"])
         self.generator.set_state(state["generator"])

@@ -1,0 +1,102 @@
+"""The numbers of a MOTH run, and the two profiles: ours and the paper's."""
+
+import math
+from dataclasses import dataclass, field
+
+from mothkit.errors import ConfigError
+from mothkit.hardening.training import TrainingConfig
+from mothkit.inversion.config import InversionConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MothConfig:
+    """Numbers of a MOTH run. ``DEFAULT`` and ``PAPER`` are the two profiles.
+
+    Attributes:
+        steps_per_class: training steps of the whole run, times classes; 0 to go by ``epochs``.
+        epochs: passes over the images, if ``steps_per_class`` is 0.
+        training: how weights are updated.
+        warm_up: inversion of the universal triggers, one a target class.
+        warm_up_images: images of each other class that a universal trigger is made on (paper: 10).
+        warm_up_stamped: share of a warm-up batch that is stamped (paper: 0.5).
+        inversion: inversion of a pair when it comes up.
+        refresh: its short repetition within a round; used if ``inversions_per_round`` is above 1.
+        inversion_images: images of a source class that a pair's trigger is made on.
+        pairs_per_round: pairs hardened together (paper: 1).
+        steps_per_round: training steps of a round (paper: 3).
+        inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
+        stamped: images stamped per direction and step.
+        exploration: probability of a random pair (paper: 0.3).
+        ease_fades_over: steps over which pair choice moves from warm-up ease to growth (paper: 1000).
+        largest_stamp: a trigger whose mask covers more than this share of the image is not stamped
+            (published PyTorch code: a quarter).
+        held_back: share of the clean images on which accuracy is judged.
+        views: hard views of each of them.
+        candidates: how many times weights are judged, over the last half of the run.
+    """
+
+    steps_per_class: int = 40
+    epochs: float = 0
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    warm_up: InversionConfig = field(default_factory=InversionConfig)
+    warm_up_images: int = 10
+    warm_up_stamped: float = 0.5
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    refresh: InversionConfig = field(default_factory=InversionConfig)
+    inversion_images: int = 32
+    pairs_per_round: int = 4
+    steps_per_round: int = 5
+    inversions_per_round: int = 1
+    stamped: int = 1
+    exploration: float = 0.3
+    ease_fades_over: int = 1000
+    largest_stamp: float = 0.25
+    held_back: float = 0.15
+    views: int = 4
+    candidates: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("warm_up_images", "inversion_images", "pairs_per_round", "steps_per_round", "stamped"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, not at least 1")
+        if not 1 <= self.inversions_per_round <= self.steps_per_round:
+            raise ConfigError(
+                f"inversions_per_round is {self.inversions_per_round}, not in 1 to steps_per_round"
+            )
+        if not 0 < self.held_back < 1 or not 0 <= self.exploration <= 1 or not 0 <= self.warm_up_stamped <= 1:
+            raise ConfigError("held_back must lie in (0, 1), exploration and warm_up_stamped in [0, 1]")
+        if (self.steps_per_class > 0) == (self.epochs > 0):
+            raise ConfigError("give either steps_per_class or epochs, one of them above 0")
+
+    def total_steps(self, images: int, classes: int) -> int:
+        """Return the training steps of a run; at least one warm-up step a class and one round."""
+        asked = self.steps_per_class * classes or math.ceil(self.epochs * images / self.training.batch_size)
+        return max(asked, classes + self.steps_per_round)
+
+
+DEFAULT = MothConfig(
+    warm_up=InversionConfig(steps=60, success_rate=0.95),
+    inversion=InversionConfig(
+        steps=30, images_per_update=64, initial_cost=0.02, patience=3, start_margin=0.01
+    ),
+)
+"""The default profile: all universal triggers at once, four pairs a round, warm starts, distillation."""
+
+# The published PyTorch code sums the loss over a direction's images in a batch (about 13), where the engine
+# takes their mean: its costs are divided by that number here.
+_IN_A_BATCH = 13
+PAPER = MothConfig(
+    steps_per_class=0,
+    epochs=2,
+    training=TrainingConfig(learning_rate=1e-3, schedule="constant", distillation=0.0),
+    warm_up=InversionConfig(steps=500, success_rate=0.99),
+    inversion=InversionConfig(steps=200, initial_cost=1e-3 / _IN_A_BATCH, start_margin=1e-3),
+    refresh=InversionConfig(steps=50, initial_cost=1e-2 / _IN_A_BATCH, start_margin=1e-3),
+    inversion_images=_IN_A_BATCH,
+    pairs_per_round=1,
+    steps_per_round=3,
+    inversions_per_round=3,
+)
+"""The paper's profile: its budgets, one pair at a time."""
+
+PROFILES = {"default": DEFAULT, "paper": PAPER}
