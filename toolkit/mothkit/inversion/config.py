@@ -22,7 +22,8 @@ class InversionConfig:
         restart_noise: half width of the uniform noise added to a new best (paper: 0.01).
         start_margin: a given start is kept this far from 0 and 1, so that no entry is frozen
             at the flat end of tanh (paper: 0, see docs/moth.md).
-        images_per_forward: bound on triggers x images in one forward pass (ours: memory).
+        images_per_forward: bound on triggers x images in one forward pass; None to go by the device and the
+            size of the images (see ``engine.forward_images``).
     """
 
     steps: int = 1000
@@ -34,12 +35,12 @@ class InversionConfig:
     cost_up: float = 1.5
     restart_noise: float = 0.01
     start_margin: float = 0.0
-    images_per_forward: int = 2048
+    images_per_forward: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "images_per_update", "patience", "images_per_forward"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, not at least 1")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, not at least 1")
         if not 0 < self.success_rate <= 1:
             raise ConfigError(f"success_rate is {self.success_rate}, not in (0, 1]")
         if self.cost_up <= 1 or self.initial_cost <= 0 or self.learning_rate <= 0:

@@ -15,6 +15,7 @@ from mothkit.inversion.state import State, accept, adam, keep_smaller, steer_cos
 from mothkit.triggers.patch import Trigger, blend
 
 _RETEST_EVERY = 10  # steps between two looks at the numbers from the host
+_FORWARD_PIXELS = {"cpu": 2**18, "cuda": 2**22}  # CPU: 256 images of 32 x 32, see benchmarks/forward.py
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +118,7 @@ def invert(
     values = _start_values(pool, len(tasks), start, config, generator)
     first_cost = torch.full((len(tasks),), config.initial_cost) if cost is None else cost
     width = min(config.images_per_update, max(len(task.indices) for task in tasks))
-    group = max(1, config.images_per_forward // width)
+    group = max(1, (config.images_per_forward or forward_images(pool, device)) // width)
     pool = pool.to(device)
     parts = []
     with frozen(model):
@@ -128,6 +129,16 @@ def invert(
             tell = _offset(emit, first // group, -(-len(tasks) // group))
             parts.append(_run(model, pool, packed, state, config, generator, tell))
     return _join(parts)
+
+
+def forward_images(pool: Tensor, device: torch.device) -> int:
+    """Return how many images of ``pool`` [P, C, H, W] one forward pass should take on ``device``.
+
+    On a CPU 256 of 32 x 32: larger ones fall out of its caches and take up to twice as long an image.
+    """
+    return max(
+        1, _FORWARD_PIXELS.get(device.type, _FORWARD_PIXELS["cuda"]) // (pool.shape[2] * pool.shape[3])
+    )
 
 
 def _start_values(
@@ -195,8 +206,10 @@ def _step(
     used = state.logits
     for first in range(0, indices.shape[1], config.images_per_update):
         part = slice(first, first + config.images_per_update)
-        gradient, used, hit = _gradient(model, pool[indices[:, part]], valid[:, part], tasks.targets, state)
-        state = adam(state, gradient, config.learning_rate)
+        gradient, values, hit = _gradient(model, pool[indices[:, part]], valid[:, part], tasks.targets, state)
+        active = valid[:, part].any(1)  # a task that has no more images waits for the others
+        used = torch.where(active.view(-1, 1, 1, 1), values, used)
+        state = adam(state, gradient, active, config.learning_rate)
         hits = hits + hit
     noise = (torch.rand(used.shape, generator=generator) * 2 - 1) * config.restart_noise
     rate = hits / valid.sum(1)
@@ -208,7 +221,7 @@ def _gradient(
     model: nn.Module, x: Tensor, valid: Tensor, targets: Tensor, state: State
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return gradient and values [K, 1 + C, H, W] and hits [K] for images ``x`` [K, B, C, H, W]."""
-    logits = state.logits.requires_grad_()
+    logits = state.logits.detach().requires_grad_()
     values = to_values(logits)
     mask, pattern = values[:, None, :1], values[:, None, 1:]
     scores = model(blend(x, mask, pattern).flatten(0, 1))
@@ -241,7 +254,7 @@ def _report(
     model: nn.Module, pool: Tensor, tasks: _Tasks, state: State, loss_start: Tensor, config: InversionConfig
 ) -> Inverted:
     found = torch.isfinite(state.best_l1)
-    values = torch.where(found.view(-1, 1, 1, 1), state.best, to_values(state.logits.detach())).clamp(0, 1)
+    values = torch.where(found.view(-1, 1, 1, 1), state.best, to_values(state.logits)).clamp(0, 1)
     rate, loss_end = _retest(model, pool, tasks, values, config)
     return Inverted(
         masks=values[:, :1].cpu(),

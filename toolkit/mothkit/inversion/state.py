@@ -4,7 +4,7 @@ Mask and pattern stand in one tensor [K, 1 + C, H, W]: channel 0 is the mask.
 Source: Tao et al., IEEE S&P 2022 (MOTH); Wang et al., IEEE S&P 2019 (Neural Cleanse).
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,7 +31,6 @@ class State:
     """Everything that a step reads and writes; each tensor's first dimension is K.
 
     Attributes:
-        row: [K], which task a row works on.
         logits: [K, 1 + C, H, W].
         moment1, moment2: Adam's, like ``logits``; updates: [K], how many so far.
         cost: [K], weight of the mask's size; held, missed: [K], steps in a row at and under the rate.
@@ -40,7 +39,6 @@ class State:
         best: the smallest that passed a re-test; best_l1: [K], infinite while there is none.
     """
 
-    row: Tensor
     logits: Tensor
     moment1: Tensor
     moment2: Tensor
@@ -60,7 +58,6 @@ class State:
         zeros = torch.zeros_like(cost)
         never = torch.full_like(cost, float("inf"))
         return cls(
-            row=torch.arange(len(cost), device=cost.device),
             logits=to_logits(values),
             moment1=torch.zeros_like(values),
             moment2=torch.zeros_like(values),
@@ -75,20 +72,17 @@ class State:
             best_l1=never,
         )
 
-    def select(self, rows: Tensor) -> "State":
-        """Return the state of some ``rows`` (bool or int) only."""
-        return State(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
-
-def adam(state: State, gradient: Tensor, learning_rate: float) -> State:
-    """Return the state after one Adam update with ``gradient`` [K, 1 + C, H, W]."""
-    updates = state.updates + 1
-    moment1 = _BETA1 * state.moment1 + (1 - _BETA1) * gradient
-    moment2 = _BETA2 * state.moment2 + (1 - _BETA2) * gradient.square()
-    shape = (-1, 1, 1, 1)
-    mean = moment1 / (1 - _BETA1 ** updates.view(shape))
-    spread = (moment2 / (1 - _BETA2 ** updates.view(shape))).sqrt() + _EPSILON
-    logits = state.logits - learning_rate * mean / spread
+def adam(state: State, gradient: Tensor, active: Tensor, learning_rate: float) -> State:
+    """Return the state after one Adam update with ``gradient`` [K, 1 + C, H, W], of the ``active`` rows [K] only."""
+    wide = active.view(-1, 1, 1, 1)
+    updates = state.updates + active
+    moment1 = torch.where(wide, _BETA1 * state.moment1 + (1 - _BETA1) * gradient, state.moment1)
+    moment2 = torch.where(wide, _BETA2 * state.moment2 + (1 - _BETA2) * gradient.square(), state.moment2)
+    count = updates.view(-1, 1, 1, 1)
+    mean = moment1 / (1 - _BETA1**count)
+    spread = (moment2 / (1 - _BETA2**count)).sqrt() + _EPSILON
+    logits = torch.where(wide, state.logits - learning_rate * mean / spread, state.logits)
     return replace(state, logits=logits, moment1=moment1, moment2=moment2, updates=updates)
 
 
