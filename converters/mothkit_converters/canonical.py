@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
-import onnx.shape_inference
 import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
 from mothkit_converters.ops import find_converter
+from mothkit_converters.shapes import inferred, known_dims
 from mothkit_converters.source import Source
 from mothkit_converters.tensors import HALVES, array_of, constant_tensor
 
 _OLD_OPSETS = (9, 10, 11, 12, 13)  # what an opset may be raised to; newer ones are served as they are
 _OPTIONAL_OUTPUTS = frozenset({"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"})
 _PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
+_MARK = "\x1f"  # between a node's own name and our number
 _SCALARS = ("value_float", "value_floats", "value_int", "value_ints")
 
 
@@ -50,9 +51,9 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> ModelProto:
     model = _raise_opset(source, model)
     for index, node in enumerate(model.graph.node):
         _trim(node, model.graph)
-        node.name = f"{label(node)}#{index}"  # unique, as OnnxGraph wants them
-    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    dims = _known_dims(model.graph)
+        node.name = f"{label(node)}{_MARK}{index}"  # unique, as OnnxGraph wants them
+    model = inferred(model)
+    dims = known_dims(model.graph)
     for node in model.graph.node:
         _resolve_auto_pad(node, dims)
         _free_batch(node, model.graph, dims)
@@ -61,7 +62,7 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> ModelProto:
 
 def label(node: NodeProto) -> str:
     """Return the name by which messages call ``node``."""
-    return node.name.partition("#")[0] or next(filter(None, node.output), node.op_type)
+    return node.name.partition(_MARK)[0] or next(filter(None, node.output), node.op_type)
 
 
 def _typed_copy(source: Source) -> ModelProto:
@@ -81,17 +82,17 @@ def _typed_copy(source: Source) -> ModelProto:
 
 def _select_outputs(source: Source, model: ModelProto, outputs: Sequence[str]) -> None:
     graph = model.graph
-    known = {name for node in graph.node for name in node.output if name}
-    known |= {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
-    if missing := [name for name in outputs if name not in known]:
+    values = {name for node in graph.node for name in node.output if name}
+    values |= {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+    if missing := [name for name in outputs if name not in values]:
         raise UnknownValueError(
             source.path,
             f"the graph has no value '{missing[0]}'; expected an input, a weight or a node's output",
         )
     if list(outputs) == [info.name for info in graph.output]:
         return
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    infos = {info.name: info for info in (*inferred.value_info, *inferred.output, *inferred.input)}
+    known = inferred(model).graph
+    infos = {info.name: info for info in (*known.value_info, *known.output, *known.input)}
     del graph.output[:]
     graph.output.extend(infos.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
 
@@ -219,16 +220,6 @@ def _trim(node: NodeProto, graph: GraphProto) -> None:
         raise UnsupportedOpError(node.op_type, label(node), f"its output '{node.output[-1]}' is used")
 
 
-def _known_dims(graph: GraphProto) -> dict[str, list[int]]:
-    """Return the shapes of the values whose rank is known; 0 stands for an unknown dimension."""
-    known = {
-        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim]
-        for info in (*graph.input, *graph.value_info, *graph.output)
-        if info.type.tensor_type.HasField("shape")
-    }
-    return known | {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-
-
 def _resolve_auto_pad(node: NodeProto, dims: Mapping[str, Sequence[int]]) -> None:
     """Write SAME padding of a convolution or pool as numbers, where the shapes decide it."""
     auto_pad = _attribute(node, "auto_pad", b"NOTSET")
@@ -238,15 +229,14 @@ def _resolve_auto_pad(node: NodeProto, dims: Mapping[str, Sequence[int]]) -> Non
     weight = dims.get(node.input[1], ()) if node.op_type == "Conv" else ()
     kernel = _attribute(node, "kernel_shape", list(weight)[2:])
     strides = _attribute(node, "strides", [1] * len(sizes))
-    dilations = _attribute(node, "dilations", [1] * len(sizes))
-    if not sizes or not len(sizes) == len(kernel) == len(strides) == len(dilations):
-        return
+    dilated = any(dilation != 1 for dilation in _attribute(node, "dilations", ()))
+    if dilated or not sizes or not len(sizes) == len(kernel) == len(strides):
+        return  # onnxruntime takes no dilation here; onnx2torch refuses what is left
     totals = []
-    for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+    for size, k, stride in zip(sizes, kernel, strides, strict=True):
         if size == 0 and stride != 1:
-            return  # depends on the input; onnx2torch refuses it
-        covered = (math.ceil(size / stride) - 1) * stride + (k - 1) * dilation + 1
-        totals.append(max(covered - size, 0))
+            return  # depends on the input
+        totals.append(max((math.ceil(size / stride) - 1) * stride + k - size, 0))
     less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
     pads = less + more if auto_pad == b"SAME_UPPER" else more + less
     kept = [attribute for attribute in node.attribute if attribute.name not in ("auto_pad", "pads")]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx
-from onnx import GraphProto, NodeProto
+from onnx import NodeProto
 
+from mothkit_converters.shapes import inferred, known_dims
 from mothkit_converters.source import Source
 
 STRIPPED = frozenset({"Softmax", "LogSoftmax", "ArgMax"})
@@ -44,7 +45,7 @@ def find_head(source: Source) -> Head:
     """
     graph = source.proto.graph
     producers = {name: node for node in graph.node for name in node.output}
-    shapes = _shapes(source)
+    shapes = known_dims(inferred(source.proto).graph)
     heads = [_trace(info.name, producers, shapes) for info in graph.output]
     return min(heads, key=_preference)
 
@@ -57,7 +58,7 @@ def _preference(head: Head) -> int:
     return 2 if head.stripped else 3
 
 
-def _trace(output: str, producers: dict[str, NodeProto], shapes: dict[str, tuple[int, ...]]) -> Head:
+def _trace(output: str, producers: dict[str, NodeProto], shapes: Mapping[str, Sequence[int]]) -> Head:
     """Walk from ``output`` back through what keeps the order of elements."""
     logits, stripped, value = output, [], output
     while (node := producers.get(value)) is not None and node.op_type in STRIPPED | ORDER_KEPT:
@@ -68,22 +69,9 @@ def _trace(output: str, producers: dict[str, NodeProto], shapes: dict[str, tuple
     return Head(logits, output, tuple(stripped), _classes(shapes.get(logits)))
 
 
-def _classes(shape: tuple[int, ...] | None) -> int | None:
+def _classes(shape: Sequence[int] | None) -> int | None:
     """Return how many scores an image gets from a value of ``shape`` (0 is unknown), None where unclear."""
     if shape is None or len(shape) < 2 or 0 in shape[1:]:
         return None
     scores = math.prod(shape[1:])
     return scores if scores == max(shape[1:]) else None
-
-
-def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that are known, by value; 0 stands for an unknown dimension."""
-    try:
-        graph: GraphProto = onnx.shape_inference.infer_shapes(source.proto).graph
-    except onnx.shape_inference.InferenceError:
-        graph = source.proto.graph
-    return {
-        info.name: tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim)
-        for info in (*graph.input, *graph.value_info, *graph.output)
-        if info.type.tensor_type.HasField("shape")
-    }

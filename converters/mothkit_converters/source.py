@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import MappingProxyType
 from typing import Any
 
 import onnx
@@ -133,13 +132,14 @@ def read_source(path: Path | str) -> Source:
     path = Path(path)
     content = _read(path)
     stored = _parse(path, content)
+    _check_text(path, stored)
     external = _read_external(path, stored)
     proto = _load(stored, external) if external else stored
     _check_tensors(path, proto)
     _check_model(path, proto)
     files = {path.name: content, **external}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    return Source(path, proto, content, MappingProxyType(external), MappingProxyType(digests))
+    return Source(path, proto, content, external, digests)
 
 
 def _read(path: Path) -> bytes:
@@ -170,6 +170,20 @@ def _parse(path: Path, content: bytes) -> ModelProto:
     if not model.ir_version or not model.HasField("graph") or not model.graph.output:
         raise NotOnnxError(path, f"holds no ONNX graph; {hint}")
     return model
+
+
+def _check_text(path: Path, model: ModelProto) -> None:
+    """Raise InvalidModelError where a name is no UTF-8; protobuf hands such text out as bytes."""
+    graph = model.graph
+    texts: list[object] = [graph.name, model.producer_name, model.producer_version]
+    texts += [info.name for info in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)]
+    texts += [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    texts += [entry.domain for entry in model.opset_import]
+    for node in graph.node:
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [attribute.name for attribute in node.attribute]
+    if broken := [text for text in texts if isinstance(text, bytes)]:
+        raise InvalidModelError(path, f"holds the name {broken[0]!r}, which is no UTF-8. Export it again")
 
 
 def _entries(tensor: TensorProto) -> dict[str, str]:
@@ -275,7 +289,20 @@ def _check_tensors(path: Path, model: ModelProto) -> None:
 
 def _check_model(path: Path, model: ModelProto) -> None:
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_with_ranks(model))
     except (onnx.checker.ValidationError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InvalidModelError(path, f"breaks ONNX's rules: {reason}. Export it again") from error
+
+
+def _with_ranks(model: ModelProto) -> ModelProto:
+    """Return ``model`` as the checker wants it: it asks for a rank where onnxruntime does without."""
+    unranked = [info for info in model.graph.output if not info.type.tensor_type.HasField("shape")]
+    if not any(info.type.HasField("tensor_type") for info in unranked):
+        return model
+    ranked = ModelProto()
+    ranked.CopyFrom(model)
+    for info in ranked.graph.output:
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.shape.SetInParent()
+    return ranked

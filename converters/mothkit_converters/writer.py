@@ -50,6 +50,13 @@ def write_back(bound: BoundModule, path: Path | str) -> None:
 
 
 def _check_place(path: Path, source: Source) -> None:
+    try:
+        _check_target(path, source)
+    except OSError as error:
+        raise WriteError(path, f"cannot be written ({error.strerror}); choose another place") from error
+
+
+def _check_target(path: Path, source: Source) -> None:
     if not path.parent.is_dir():
         raise WriteError(path, f"the folder '{path.parent}' does not exist; make it first")
     if path.exists() and not path.is_file():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from mothkit_converters import find_head, logits_value, read_source
 
 Save = Callable[..., Path]
@@ -27,7 +28,9 @@ def graph(body: str, outputs: str = "float[N, 4] y", inputs: str = "float[N, 4] 
         ("h = Relu(x) s = Softmax(h) y = Relu(s)", "y", ()),
     ],
 )
-def test_the_tensor_before_a_softmax_is_taken(save: Save, body: str, value: str, stripped: tuple[str]) -> None:
+def test_the_tensor_before_a_softmax_is_taken(
+    save: Save, body: str, value: str, stripped: tuple[str]
+) -> None:
     head = find_head(read_source(save(graph(body))))
     assert (head.value, head.stripped, head.output) == (value, stripped, "y")
     assert head.classes == 4

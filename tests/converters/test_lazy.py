@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import mothkit_converters
 import pytest
+
+import mothkit_converters
 
 
 def test_importing_the_package_loads_neither_torch_nor_onnx() -> None:
-    code = "import sys, mothkit_converters; sys.exit(any(m in sys.modules for m in ('torch', 'onnx', 'numpy')))"
+    code = (
+        "import sys, mothkit_converters; sys.exit(any(m in sys.modules for m in ('torch', 'onnx', 'numpy')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -12,6 +12,8 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
 from mothkit_converters import (
     ExternalDataError,
     InvalidModelError,
@@ -21,7 +23,6 @@ from mothkit_converters import (
     read_source,
 )
 from mothkit_converters import source as source_module
-from onnx import TensorProto, helper
 
 
 def store_outside(path: Path, **entries: Any) -> Path:
@@ -119,7 +120,7 @@ def test_a_model_that_breaks_the_rules_is_refused(cnn: Path) -> None:
     model = onnx.load(cnn)
     model.graph.node[0].input[1] = "nowhere"
     cnn.write_bytes(model.SerializeToString())
-    with pytest.raises(InvalidModelError, match="breaks ONNX's rules.*nowhere"):
+    with pytest.raises(InvalidModelError, match=r"breaks ONNX's rules.*nowhere"):
         read_source(cnn)
 
 

@@ -1,0 +1,122 @@
+"""Operators of our own against ONNX's reference, and the door to onnx2torch's table."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from onnx2torch.node_converters import registry
+
+from mothkit_converters import UnsupportedOpError, to_torch
+from mothkit_converters.ops import find_converter, overrides
+from mothkit_converters.ops.layout import Slice
+
+Save = Callable[..., Path]
+
+
+def test_the_overrides_were_written_for_this_onnx2torch() -> None:
+    assert importlib.metadata.version("onnx2torch") == "1.5.15"
+
+
+def test_the_table_is_left_as_it_was() -> None:
+    before = dict(registry._CONVERTER_REGISTRY)
+    with overrides():
+        assert before != registry._CONVERTER_REGISTRY
+    assert before == registry._CONVERTER_REGISTRY
+    with pytest.raises(RuntimeError), overrides():
+        raise RuntimeError
+    assert before == registry._CONVERTER_REGISTRY
+
+
+def test_versions_are_those_of_the_schemas() -> None:
+    assert find_converter("Conv", 20) is find_converter("Conv", 11)
+    assert find_converter("Conv", 23) is not None
+    assert find_converter("Resize", 19) is None
+    assert find_converter("Conv", 17, "some.domain") is None
+    assert find_converter("NoSuchOp", 17) is None
+
+
+def reference(op: str, *inputs: Any, **attributes: Any) -> Any:
+    names = [f"i{index}" for index in range(len(inputs))]
+    node = helper.make_node(op, names, ["y"], **attributes)
+    return ReferenceEvaluator(node).run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+ENDS = st.integers(-9, 9) | st.sampled_from([2**63 - 1, -(2**63)])
+
+
+@settings(deadline=None)
+@given(start=st.integers(-9, 9), end=ENDS, step=st.integers(-3, 3).filter(bool), axis=st.integers(-2, 1))
+def test_a_slice_is_onnxs_slice(start: int, end: int, step: int, axis: int) -> None:
+    x = np.arange(42.0).reshape(7, 6)
+    numbers = [[start], [end], [axis], [step]]
+    expected = reference("Slice", x, *(np.array(n, dtype=np.int64) for n in numbers))
+    fixed = Slice(numbers)(torch.from_numpy(x))
+    computed = Slice(None)(torch.from_numpy(x), *(torch.tensor(n) for n in numbers))
+    np.testing.assert_array_equal(fixed.numpy(), expected)
+    np.testing.assert_array_equal(computed.numpy(), expected)
+
+
+def one_node(body: str, inputs: str, opset: int = 18) -> str:
+    return f'<ir_version: 8, opset_import: ["" : {opset}]> g ({inputs}) => (float[] y) {{ {body} }}'
+
+
+CASES = [
+    ("y = PRelu(x, k)", {"k": np.array([0.1, 0.2, 0.3, 0.4], "f4")}, (2, 4, 3, 4)),
+    ("y = PRelu(x, k)", {"k": np.array([[[0.1]], [[0.2]]], "f4")}, (1, 2, 3, 3)),
+    ("y = GlobalAveragePool(x)", {}, (2, 3, 4, 5)),
+    ("y = GlobalAveragePool(x)", {}, (2, 3, 7)),
+    ("y = ReduceMean<keepdims = 0>(x, k)", {"k": np.array([2, -1])}, (2, 3, 4, 5)),
+    ("y = ReduceMean(x)", {}, (2, 3, 4)),
+    ("y = ReduceMean<noop_with_empty_axes = 1>(x)", {}, (2, 3, 4)),
+    ("y = Pad(x, k, , a)", {"k": np.array([1, 0, 0, 2]), "a": np.array([-1, 2])}, (2, 3, 4, 5)),
+    ("y = Pad(x, k, v)", {"k": np.array([0, 1, 2, 0]), "v": np.array(3.0, "f4")}, (2, 3)),
+    ('y = Pad<mode = "reflect">(x, k)', {"k": np.array([0, 0, 1, 2, 0, 0, 2, 1])}, (2, 3, 4, 5)),
+    ("y = Squeeze(x, k)", {"k": np.array([-1, 0])}, (1, 1, 3, 1)),
+    ("y = Squeeze(x)", {}, (1, 1, 3, 1)),
+    ("y = Reshape(x, k)", {"k": np.array([0, -1])}, (2, 3, 4)),
+    ("y = Reshape<allowzero = 1>(x, k)", {"k": np.array([3, 0])}, (0, 3)),
+    ("y = Flatten(x)", {}, (2, 3, 4)),
+    ("y = Softmax(x)", {}, (2, 5)),
+    ("y = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(x)", {}, (1, 2, 4, 4)),
+]
+
+
+@pytest.mark.parametrize("opset", [18, 21, 22])
+@pytest.mark.parametrize(("body", "weights", "shape"), CASES, ids=[f"{c[0]}-{c[2]}" for c in CASES])
+def test_an_operator_agrees_with_onnxs_reference(
+    save: Save, body: str, weights: dict[str, Any], shape: tuple[int, ...], opset: int
+) -> None:
+    path = save(one_node(body, f"float[{', '.join(map(str, shape))}] x", opset), weights)
+    x = np.random.default_rng(0).normal(size=shape).astype("f4")
+    expected = ReferenceEvaluator(str(path)).run(None, {"x": x})[0]
+    found = to_torch(path)(torch.from_numpy(x)).detach().numpy()
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("y = AveragePool<kernel_shape = [2, 2], dilations = [2, 2]>(x)", "dilations"),
+        ("y = AveragePool<kernel_shape = [2, 2], ceil_mode = 1>(x)", "ceil_mode"),
+        ("k = Shape(x) y = Pad(x, k, , k)", "computed, not stored"),
+        ("h = Relu(x) y = BatchNormalization(x, s, s, h, h)", "computed, not stored"),
+        ("h, i = MaxPool<kernel_shape = [2, 2]>(x) y = Cast<to = 1>(i)", "its output 'i' is used"),
+        ("y, m = Dropout(x, s, t)", "training_mode is true"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(save: Save, body: str, why: str) -> None:
+    weights = {"s": np.ones(1, "f4"), "t": np.array(True)}
+    used = {name: values for name, values in weights.items() if f" {name}" in body}
+    with pytest.raises(UnsupportedOpError, match=why):
+        to_torch(save(one_node(body, "float[1, 1, 6, 6] x", opset=19), used))
