@@ -1,7 +1,13 @@
-"""Checkpoints: a file of tensors and plain values from which an interrupted run goes on."""
+"""Checkpoints: a file of tensors and plain values from which an interrupted run goes on.
 
+The file is one line that names the format, SHA-256 of what follows, and what ``torch.save`` wrote: a damaged file
+is refused before any of it is interpreted.
+"""
+
+import contextlib
+import hashlib
+import io
 import os
-import pickle
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +17,8 @@ import torch
 
 from mothkit.errors import ResumeError
 
-_FORMAT = 1
+_MAGIC = b"mothkit checkpoint 1\n"
+_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(slots=True)
@@ -39,21 +46,33 @@ class Checkpoint:
         """
         if not self.resume or not self.path.exists():
             return None
+        payload = self._payload()
         try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            saved = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            fingerprint, state = saved["fingerprint"], dict(saved["state"])
+        except Exception as error:  # torch raises nearly anything on what it did not write
             raise ResumeError(
                 f"{self.path}: cannot be read as a checkpoint ({type(error).__name__}); delete it and start anew"
             ) from error
-        if not isinstance(saved, dict) or saved.get("format") != _FORMAT:
-            raise ResumeError(f"{self.path}: is no checkpoint of this version; delete it and start anew")
-        if saved.get("fingerprint") != self.fingerprint:
+        if fingerprint != self.fingerprint:
             raise ResumeError(
                 f"{self.path}: belongs to a run with another model, images, seed or settings; "
                 "repeat that run's options, or leave out --resume to start anew"
             )
-        state: dict[str, Any] = saved["state"]
         return state
+
+    def _payload(self) -> bytes:
+        """Return what ``torch.save`` wrote, if all of it is there and unchanged."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise ResumeError(f"{self.path}: the checkpoint cannot be read: {error.strerror}") from error
+        if not content.startswith(_MAGIC):
+            raise ResumeError(f"{self.path}: is no checkpoint of this version; delete it and start anew")
+        digest, payload = content[len(_MAGIC) :][:_DIGEST], content[len(_MAGIC) + _DIGEST :]
+        if hashlib.sha256(payload).digest() != digest:
+            raise ResumeError(f"{self.path}: the checkpoint is damaged; delete it and start anew")
+        return payload
 
     def due(self) -> bool:
         """Return whether it is time to save again."""
@@ -65,17 +84,22 @@ class Checkpoint:
         Raises:
             ResumeError: there is no room, or the folder is not writable.
         """
+        buffer = io.BytesIO()
+        torch.save({"fingerprint": self.fingerprint, "state": state}, buffer)
+        payload = buffer.getbuffer()
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
-                torch.save({"format": _FORMAT, "fingerprint": self.fingerprint, "state": state}, file)
+                file.write(_MAGIC + hashlib.sha256(payload).digest())
+                file.write(payload)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
-        except (OSError, RuntimeError) as error:
-            raise ResumeError(f"{self.path}: the checkpoint cannot be written: {error}") from error
+        except OSError as error:
+            raise ResumeError(f"{self.path}: the checkpoint cannot be written: {error.strerror}") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         self._last = time.monotonic()
 
     def remove(self) -> None:
