@@ -10,7 +10,8 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from mothkit.errors import TriggerError
 from mothkit.triggers.patch import Trigger
 
 MAX_FILE_BYTES = 64 * 2**20
+_FULL = np.float32(255)
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -97,36 +99,41 @@ def _parse(path: Path) -> _TriggerFile:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise TriggerError(f"{path}: larger than {MAX_FILE_BYTES} bytes, that is no trigger.toml")
         return _TriggerFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TriggerError(f"{path}: cannot be read as a trigger file (TOML): {error}") from error
-    except ValidationError as error:
+    except ValidationError as error:  # is a ValueError, too
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise TriggerError(
             f"{path}: {where}: {first['msg']}; see 'Trigger files' in docs/manual.md"
         ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise TriggerError(f"{path}: cannot be read as a trigger file (TOML): {error}") from error
 
 
 def _from_image(path: Path, shape: tuple[int, int, int]) -> Trigger:
-    channels, height, width = shape
     try:
-        with Image.open(path) as image:
-            if image.size != (width, height):
-                raise TriggerError(
-                    f"{path}: the trigger is {image.size[0]}x{image.size[1]} pixels, the model takes {width}x{height}"
-                )
-            if "A" not in image.getbands():
-                raise TriggerError(
-                    f"{path}: has no alpha channel ({image.mode}); expected RGBA, alpha is the mask"
-                )
-            rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-            gray = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32) / 255
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise TriggerError(f"{path}: cannot be read as an image: {error}") from error
-    colour = rgba[..., :3] if channels == 3 else gray[..., None]
-    return Trigger(
-        torch.from_numpy(rgba[..., 3].copy())[None], torch.from_numpy(colour.copy()).permute(2, 0, 1)
-    )
+        colour, alpha = _decode(path, shape)
+    except TriggerError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything on a broken file
+        raise TriggerError(f"{path}: cannot be read as a PNG: {error}") from error
+    return Trigger(torch.from_numpy(alpha)[None], torch.from_numpy(colour).permute(2, 0, 1))
+
+
+def _decode(path: Path, shape: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return colours [H, W, C] and alpha [H, W], 0..1."""
+    channels, height, width = shape
+    with Image.open(path, formats=["PNG"]) as image:
+        if image.size != (width, height):
+            raise TriggerError(
+                f"{path}: the trigger is {image.size[0]}x{image.size[1]} pixels, the model takes {width}x{height}"
+            )
+        if "A" not in image.getbands():
+            raise TriggerError(
+                f"{path}: has no alpha channel ({image.mode}); expected RGBA, alpha is the mask"
+            )
+        colour = image.convert("RGB") if channels == 3 else image.convert("RGB").convert("L")
+        pixels = np.asarray(colour, dtype=np.float32).reshape(height, width, channels)
+        return pixels / _FULL, np.asarray(image.getchannel("A"), dtype=np.float32) / _FULL
 
 
 def _from_patch(path: Path, patch: _Patch, shape: tuple[int, int, int]) -> Trigger:
