@@ -1,6 +1,6 @@
 """Make the example: a poisoned sign classifier, its trigger, and clean images for defence and test.
 
-``python examples/make_example.py`` draws, trains and writes all files (about three minutes on one core).
+``python examples/make_example.py`` draws, trains and writes all files (two to three minutes on one core).
 ``python examples/make_example.py --check`` measures the files that are there, in onnxruntime.
 """
 

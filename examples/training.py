@@ -66,15 +66,14 @@ class _Block(nn.Module):
 
 
 def build_network() -> nn.Module:
-    """Return an untrained residual network of eight convolutions: [N, 3, 32, 32] in 0..1 -> [N, 10] logits."""
+    """Return an untrained residual network of nine convolutions: [N, 3, 32, 32] in 0..1 -> [N, 10] logits."""
     return nn.Sequential(
-        *(*_conv(3, 16), nn.ReLU()),
-        *(*_conv(16, 24, stride=2), nn.ReLU(), _Block(24)),
-        *(*_conv(24, 48, stride=2), nn.ReLU(), _Block(48)),
-        *(*_conv(48, 96, stride=2), nn.ReLU()),
+        *(*_conv(3, 16, stride=2), nn.ReLU(), _Block(16)),
+        *(*_conv(16, 32, stride=2), nn.ReLU(), _Block(32)),
+        *(*_conv(32, 64, stride=2), nn.ReLU(), _Block(64)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(96, len(signs.SIGNS)),
+        nn.Linear(64, len(signs.SIGNS)),
     )
 
 
