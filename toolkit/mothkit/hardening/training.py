@@ -158,7 +158,7 @@ class Trainer:
         self._optimiser.step()
         self.classifier.eval()
         self.done += 1
-        return float(loss)
+        return float(loss.detach())
 
     def _learning_rate(self) -> float:
         if self._config.schedule == "constant":
