@@ -19,30 +19,22 @@ class TriggerBank:
     Attributes:
         universal: [C, 1 + channels, H, W], mask then pattern, one a target class.
         own: by direction, [1 + channels, H, W].
-        cost: by direction, the weight of the mask's size at which its last inversion ended.
     """
 
     universal: Tensor
     own: dict[Direction, Tensor] = field(default_factory=dict)
-    cost: dict[Direction, float] = field(default_factory=dict)
 
     def start(self, directions: list[Direction]) -> tuple[Tensor, Tensor]:
         """Return masks [K, 1, H, W] and patterns [K, channels, H, W] to start from."""
         values = torch.stack([self.own.get(d, self.universal[d[1]]) for d in directions])
         return values[:, :1], values[:, 1:]
 
-    def costs(self, directions: list[Direction], default: float) -> Tensor:
-        """Return costs [K] to start from."""
-        return torch.tensor([self.cost.get(direction, default) for direction in directions])
-
-    def keep(self, directions: list[Direction], found: Inverted, *, with_cost: bool) -> None:
+    def keep(self, directions: list[Direction], found: Inverted) -> None:
         """Take in what was found; a direction without a trigger keeps the one that it had."""
         for k, direction in enumerate(directions):
-            if with_cost:
-                self.cost[direction] = float(found.cost[k])
             if bool(found.found[k]):
                 self.own[direction] = torch.cat([found.masks[k], found.patterns[k]])
 
     def state(self) -> dict[str, Any]:
         """Return the bank as tensors and plain values."""
-        return {"universal": self.universal, "own": dict(self.own), "cost": dict(self.cost)}
+        return {"universal": self.universal, "own": dict(self.own)}

@@ -146,7 +146,7 @@ class _Run:
         drawn = [[self.sampler.draw([s], self.config.warm_up_images) for s in sources] for sources in others]
         self.emit(PhaseStarted("warm-up: universal triggers", self.config.warm_up.steps))
         found = self._invert(
-            [torch.cat(parts) for parts in drawn], list(range(self.classes)), self.config.warm_up, None, None
+            [torch.cat(parts) for parts in drawn], list(range(self.classes)), self.config.warm_up, None
         )
         self.bank = TriggerBank(torch.cat([found.masks, found.patterns], dim=1))
         sizes = torch.where(found.found, found.mask_l1, torch.nan)
@@ -195,9 +195,8 @@ class _Run:
             [target for _, target in directions],
             config,
             self.bank.start(directions),
-            self.bank.costs(directions, config.initial_cost),
         )
-        self.bank.keep(directions, found, with_cost=self.config.inversions_per_round == 1)
+        self.bank.keep(directions, found)
         return found
 
     def _invert(
@@ -206,7 +205,6 @@ class _Run:
         targets: Sequence[int],
         config: InversionConfig,
         start: tuple[Tensor, Tensor] | None,
-        cost: Tensor | None,
     ) -> Inverted:
         pool = self.sampler.pixels(torch.cat(list(drawn)))
         tasks, first = [], 0
@@ -221,7 +219,6 @@ class _Run:
             generator=self.generator,
             device=self.device,
             start=start,
-            cost=cost,
             emit=self.emit if start is None else _deaf,
         )
 

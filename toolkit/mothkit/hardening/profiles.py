@@ -75,10 +75,8 @@ class MothConfig:
 
 
 DEFAULT = MothConfig(
-    warm_up=InversionConfig(steps=60, success_rate=0.95),
-    inversion=InversionConfig(
-        steps=30, images_per_update=64, initial_cost=0.02, patience=3, start_margin=0.01
-    ),
+    warm_up=InversionConfig(steps=100, success_rate=0.95),
+    inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
 )
 """The default profile: all universal triggers at once, four pairs a round, warm starts, distillation."""
 
