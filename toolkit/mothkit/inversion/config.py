@@ -48,8 +48,9 @@ class InversionConfig:
                 f"cost_up {self.cost_up}, initial_cost {self.initial_cost} and learning_rate "
                 f"{self.learning_rate} must be above 1, 0 and 0"
             )
-        if not 0 <= self.start_margin < 0.5:
-            raise ConfigError(f"start_margin is {self.start_margin}, not in [0, 0.5)")
+        for name in ("start_margin", "restart_noise"):
+            if not 0 <= getattr(self, name) < 0.5:
+                raise ConfigError(f"{name} is {getattr(self, name)}, not in [0, 0.5)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -111,12 +111,12 @@ def invert(
 
     Raises:
         ConfigError: there are no tasks.
-        ShapeError: ``start`` does not fit tasks and pool.
+        ShapeError: ``start`` or ``cost`` does not fit tasks and pool.
     """
     if not tasks:
         raise ConfigError("no triggers to invert: the list of tasks is empty")
     values = _start_values(pool, len(tasks), start, config, generator)
-    first_cost = torch.full((len(tasks),), config.initial_cost) if cost is None else cost
+    first_cost = _start_costs(len(tasks), cost, config)
     width = min(config.images_per_update, max(len(task.indices) for task in tasks))
     group = max(1, (config.images_per_forward or forward_images(pool, device)) // width)
     pool = pool.to(device)
@@ -158,6 +158,14 @@ def _start_values(
             f"start triggers have shape {tuple(values.shape)}, expected {shape}: mask, then colours"
         )
     return values.clamp(config.start_margin, 1 - config.start_margin)
+
+
+def _start_costs(count: int, cost: Tensor | None, config: InversionConfig) -> Tensor:
+    if cost is None:
+        return torch.full((count,), config.initial_cost)
+    if cost.shape != (count,):
+        raise ShapeError(f"start costs have shape {tuple(cost.shape)}, expected {(count,)}: one a task")
+    return cost
 
 
 def _offset(emit: EventSink, group: int, groups: int) -> Callable[[int, int, str], None]:
