@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mothkit_cli.exit_codes import ExitCode
+from mothkit_cli.options import check_json_apart
 
 Command = Callable[..., None]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -21,6 +22,7 @@ def guarded(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*, debug: bool, **options: object) -> None:
+        check_json_apart(options)
         try:
             _run_and_flush(command, options)
         except (typer.Exit, typer.Abort, typer.BadParameter):

@@ -66,7 +66,7 @@ def harden(
         **opening.values(),
     )
     outcome = _run(model, data, out, settings, quiet=quiet)
-    _show(outcome, out, json)
+    _show(outcome, out, json, quiet=quiet)
     raise typer.Exit(ExitCode.DONE if outcome.written else ExitCode.NOT_REACHED)
 
 
@@ -78,14 +78,15 @@ def _run(model: Path, data: str, out: Path, settings: "HardenSettings", *, quiet
         return harden_file(model, data, out, settings, emit=emit)
 
 
-def _show(outcome: "Outcome", out: Path, json: str | None) -> None:
+def _show(outcome: "Outcome", out: Path, json: str | None, *, quiet: bool) -> None:
     from mothkit.records import record_path, to_json
     from mothkit_cli.output import say, show
     from mothkit_cli.tables import before_after
 
     show(*before_after(outcome.record), record=to_json(outcome.record), json_to=json)
     if outcome.written:
-        say(f"written: {out}, record: {record_path(out)}")
+        if not quiet:
+            say(f"written: {out}, record: {record_path(out)}")
     else:
         drops = ", ".join(f"{c['accuracy_drop']:+.1f}" for c in outcome.record["method"]["candidates"])
         say(

@@ -3,7 +3,9 @@
 ``--debug`` is not here: ``guard.py`` adds it to every command.
 """
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,7 +30,35 @@ def _checked_json(value: str | None) -> str | None:
         raise typer.BadParameter(f"{value!r} is a folder; give a file, or - for stdout")
     if not path.parent.is_dir():
         raise typer.BadParameter(f"the folder {str(path.parent)!r} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise typer.BadParameter(f"the folder {str(path.parent)!r} cannot be written to")
     return value
+
+
+def check_json_apart(values: Mapping[str, object]) -> None:
+    """Refuse a ``--json`` that names a file which another of a command's ``values`` names.
+
+    Raises:
+        typer.BadParameter: the record would replace that file.
+    """
+    json = values.get("json")
+    if not isinstance(json, str) or json == "-":
+        return
+    for name, value in values.items():
+        others = value if isinstance(value, list) else [value]
+        if name != "json" and any(_is_same(json, other) for other in others):
+            raise typer.BadParameter(f"--json {json!r} would replace the file given as {name!r}")
+
+
+def _is_same(json: str, other: object) -> bool:
+    """Return whether ``other`` is a path to the file ``json``, or such a path with a part (``FILE.npz:train``)."""
+    target = Path(json)
+    if isinstance(other, Path) and other.resolve() == target.resolve():
+        return True
+    if not isinstance(other, str | Path) or not target.exists():
+        return False
+    paths = (Path(other), Path(str(other).rpartition(":")[0]))
+    return any(path.is_file() and path.samefile(target) for path in paths)
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", exists=True, dir_okay=False, help="An ONNX file.")]
@@ -80,7 +110,7 @@ Json = Annotated[
         help="Write the record as JSON; with - it goes to stdout and the table to stderr.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Draw no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Write nothing to stderr but errors and warnings.")]
 Data = Annotated[
     str,
     typer.Option(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mothkit_converters.heads import Head, find_head, logits_value
     from mothkit_converters.importer import BoundModule, to_torch
     from mothkit_converters.source import Source, Value, read_source
-    from mothkit_converters.writer import write_back
+    from mothkit_converters.writer import check_place, write_back
 
 __all__ = [
     "BatchError",
@@ -47,6 +47,7 @@ __all__ = [
     "UnsupportedOpError",
     "Value",
     "WriteError",
+    "check_place",
     "diff",
     "find_head",
     "logits_value",
@@ -61,7 +62,7 @@ _HOMES = {
     "heads": ("Head", "find_head", "logits_value"),
     "importer": ("BoundModule", "to_torch"),
     "source": ("Source", "Value", "read_source"),
-    "writer": ("write_back",),
+    "writer": ("check_place", "write_back"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -49,6 +49,18 @@ def write_back(bound: BoundModule, path: Path | str) -> None:
     _replace(path, files)
 
 
+def check_place(path: Path, source: Source) -> None:
+    """Check, before any work, that ``source`` with other weights can go to ``path``.
+
+    Raises:
+        WriteError: The folder is missing, or a file stands there that must not be replaced.
+    """
+    _check_place(path, source)
+    ours = _locations(path)
+    for location in source.external:
+        _check_external_place(path, source, location, ours, changed=True)
+
+
 def _check_place(path: Path, source: Source) -> None:
     try:
         _check_target(path, source)
@@ -120,20 +132,29 @@ def _check_external_places(path: Path, source: Source, files: dict[str, bytes]) 
     """Leave out external files that stand there as they are; refuse to overwrite those of other models."""
     ours = _locations(path)
     for location in source.external:
-        place = path.parent / location
-        if not place.exists():
-            continue
-        if _same_file(place, source.path.parent / location):
-            if files[location] != source.external[location]:
-                raise WriteError(
-                    path,
-                    f"its external data would overwrite the original's '{place}'; write to another folder",
-                )
+        changed = files[location] != source.external[location]
+        if _check_external_place(path, source, location, ours, changed=changed):
             del files[location]
-        elif location not in ours:
+
+
+def _check_external_place(
+    path: Path, source: Source, location: str, ours: set[str], *, changed: bool
+) -> bool:
+    """Return whether the original's file ``location`` can stay where it is, for a model at ``path``."""
+    place = path.parent / location
+    if not place.exists():
+        return False
+    if _same_file(place, source.path.parent / location):
+        if changed:
             raise WriteError(
-                path, f"'{place}' stands there and belongs to something else; write to another folder"
+                path, f"its external data would overwrite the original's '{place}'; write to another folder"
             )
+        return True
+    if location not in ours:
+        raise WriteError(
+            path, f"'{place}' stands there and belongs to something else; write to another folder"
+        )
+    return False
 
 
 def _locations(path: Path) -> set[str]:

@@ -1,24 +1,41 @@
 """Classifier: an imported network behind the border between pixel space and model space."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mothkit.errors import ModelError
+from mothkit.errors import ModelError, OutputError
 from mothkit.inputs import InputSpec
 from mothkit_converters import BoundModule, Head, Source, find_head, read_source, to_torch
-from mothkit_converters.errors import ConversionError
+from mothkit_converters.errors import ConversionError, WriteError
 
 
 @contextmanager
 def as_model_errors() -> Iterator[None]:
-    """Turn the converters' errors into ``ModelError``, message and cause kept."""
+    """Turn the converters' errors into ``ModelError`` or ``OutputError``, message and cause kept."""
     try:
         yield
+    except WriteError as error:
+        raise OutputError(str(error)) from error
     except ConversionError as error:
         raise ModelError(str(error)) from error
+
+
+def check_scores(shape: tuple[int, ...], images: int, where: str) -> None:
+    """Check that a value of ``shape`` is a row of class scores for each of ``images`` images.
+
+    Raises:
+        ModelError: it is not; the message begins with ``where``.
+    """
+    classes = math.prod(shape[1:])
+    if len(shape) < 2 or shape[0] != images or classes < 2 or max(shape[1:]) != classes:
+        raise ModelError(
+            f"{where} is {shape} for {images} images; expected ({images}, classes) with at least two classes"
+        )
 
 
 class Classifier(nn.Module):
@@ -60,36 +77,22 @@ class Classifier(nn.Module):
                 f"{self.source.path}: cannot be run on images {self.shape} (C, H, W): {reason}; "
                 "check the image size, --layout and --channels"
             ) from error
-        if (
-            not isinstance(logits, Tensor)
-            or not logits.is_floating_point()
-            or logits.ndim < 2
-            or len(logits) != 2
-        ):
-            found = (
-                f"{logits.dtype} {tuple(logits.shape)}"
-                if isinstance(logits, Tensor)
-                else type(logits).__name__
-            )
-            raise ModelError(
-                f"{where} is {found} for two images; expected a score for each class, [2, classes]"
-            )
-        classes = logits[0].numel()
-        if classes < 2 or max(logits.shape[1:]) != classes:
-            raise ModelError(
-                f"{where} is {tuple(logits.shape)} for two images; expected [2, classes] with at least two classes"
-            )
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            found = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+            raise ModelError(f"{where} is {found}; expected a tensor of class scores")
+        check_scores(tuple(logits.shape), 2, where)
+        classes: int = logits[0].numel()
         return classes
 
 
-def open_source(path: object) -> Source:
+def open_source(path: Path | str) -> Source:
     """Return the checked ONNX file at ``path``.
 
     Raises:
         ModelError: it cannot be taken.
     """
     with as_model_errors():
-        return read_source(str(path))
+        return read_source(path)
 
 
 def image_input(source: Source) -> tuple[int | str | None, ...]:

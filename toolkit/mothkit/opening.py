@@ -209,10 +209,17 @@ def check_accuracy(accuracy: Rate, classes: int, images: ImageSet) -> None:
     Near is: the 95 % interval begins less than a tenth of the way from chance to 1.
 
     Raises:
+        ImageError: there are too few images to tell.
         ModelError: it is near chance.
     """
     chance = 1 / classes
-    if accuracy.interval[0] < chance + _ABOVE_CHANCE * (1 - chance):
+    least = chance + _ABOVE_CHANCE * (1 - chance)
+    if Rate(accuracy.count, accuracy.count).interval[0] < least:
+        raise ImageError(
+            f"{images.origin}: {accuracy.count} images are too few to tell whether {accuracy.hits} right ones are "
+            f"more than chance ({100 * chance:.1f} %); give more"
+        )
+    if accuracy.interval[0] < least:
         raise ModelError(
             f"clean accuracy on {images.origin} is {100 * accuracy.value:.1f} % ({accuracy.hits} of "
             f"{accuracy.count}), near chance ({100 * chance:.1f} %): the label order (--labels) or the "

@@ -1,20 +1,19 @@
 """Parity: do two ways of running a classifier give the same logits?"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mothkit.classifier import Classifier, as_model_errors
-from mothkit.errors import ParityError
+from mothkit.errors import ModelError, ParityError
 from mothkit.images import ImageSet
 from mothkit.inputs import InputSpec
 from mothkit.runtime import Session
 from mothkit.triggers.patch import Trigger, stamp
 from mothkit_converters import Source, to_torch
-from mothkit_converters.errors import ConversionError
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -73,7 +72,7 @@ class Parity:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain JSON types."""
-        probes = [{name: getattr(r, name) for name in ProbeResult.__slots__} for r in self.results]
+        probes = [asdict(result) for result in self.results]
         return {
             "agrees": self.agrees,
             "max_absolute": self.max_absolute,
@@ -172,24 +171,34 @@ def check_import(classifier: Classifier, session: Session, probes: Mapping[str, 
 def first_difference(source: Source, spec: InputSpec, x: Tensor, tolerance: Tolerance | None = None) -> str:
     """Return words that name the first node of ``source`` whose output differs between the two on ``x``."""
     tolerance = tolerance or Tolerance()
-    graph = source.proto.graph
     nodes = [
-        (node, name) for node in graph.node for name in node.output if name and node.op_type != "Constant"
+        (node, name)
+        for node in source.proto.graph.node
+        for name in node.output
+        if name and node.op_type != "Constant"
     ]
     names = list(dict.fromkeys(name for _, name in nodes))
-    device = torch.device("cpu")
     try:
-        with as_model_errors(), torch.no_grad():
-            found = to_torch(source, outputs=names, allow_unbound=True)(spec.to_model(x))
-    except ConversionError as error:  # pragma: no cover - as_model_errors turns it
-        return str(error)
-    expected = Session(source, spec, names, device).values(x)
-    values = dict(zip(names, zip(expected, found, strict=True), strict=True))
+        values = _all_values(source, spec, names, x)
+    except (ModelError, RuntimeError) as error:
+        return f"the node could not be found ({error})"
     for node, name in nodes:
         theirs, ours = values[name]
-        if not _close(np.asarray(theirs), ours.numpy(), tolerance):
+        if not _close(theirs, ours, tolerance):
             return f"the first node that differs is {node.name or name!r} ({node.op_type}), output {name!r}"
     return "no single node differs on these images: small errors add up"
+
+
+@torch.no_grad()
+def _all_values(
+    source: Source, spec: InputSpec, names: list[str], x: Tensor
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return each of the values ``names`` as onnxruntime and as torch compute it for ``x``."""
+    with as_model_errors():
+        found = to_torch(source, outputs=names, allow_unbound=True)(spec.to_model(x))
+    ours = (found,) if isinstance(found, Tensor) else found
+    theirs = Session(source, spec, names, torch.device("cpu")).values(x)
+    return {name: (np.asarray(a), b.numpy()) for name, a, b in zip(names, theirs, ours, strict=True)}
 
 
 def _close(expected: np.ndarray, found: np.ndarray, tolerance: Tolerance) -> bool:

@@ -1,7 +1,5 @@
 """The whole way of a file: in, hardened, written, proved. The only place that knows it."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,20 +15,22 @@ from mothkit.classifier import Classifier, as_model_errors, open_source
 from mothkit.distance import Direction, Distances, all_directions, class_distances
 from mothkit.environment import describe_environment
 from mothkit.errors import ConfigError, ImageError, OutputError, ParityError
-from mothkit.evaluation import Evaluation, Rate, classify, evaluate
+from mothkit.evaluation import Evaluation, evaluate
 from mothkit.events import EventSink, Note, PhaseStarted, silent
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.moth import Moth
 from mothkit.hardening.profiles import PROFILES
 from mothkit.images import ImageSet
+from mothkit.images.load import split_path
 from mothkit.inversion.config import InversionConfig
 from mothkit.opening import OpenModel, Settings, check_accuracy, check_classes, open_model
+from mothkit.outputs import check_target, staging
 from mothkit.parity import Parity, Tolerance, check_import, compare, make_probes, torch_predict
 from mothkit.records import SCHEMA, PhaseClock, record_path, write_record
 from mothkit.runtime import Session
 from mothkit.triggers.file import KnownTrigger
-from mothkit_converters import diff, find_head, write_back
+from mothkit_converters import Source, diff, find_head, write_back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,36 +103,27 @@ def harden_file(
     """
     clock = PhaseClock(emit)
     job = _open_job(path, data, out, settings, clock)
+    clock(PhaseStarted("check the import"))
     parity_before = check_import(job.classifier, job.session, job.probes)
-    clean = Rate(_hits(job.session, job.images), len(job.images))
-    check_accuracy(clean, job.classifier.classes, job.images)
-    before = evaluate(job.session.logits, job.judged_on, job.triggers, emit=clock)
+    before = _evaluate_before(job, clock)
     distance = _distance(job.classifier, job, clock)
-    checkpoint = _checkpoint(job)
-    hardened = _harden(job, checkpoint, clock)
-    record = _record(job, parity_before, before, hardened)
-    if hardened.classifier is None:
-        checkpoint.remove()
-        return Outcome(record | {"written": False, "seconds": clock.stop()}, written=False)
-    if distance is not None:
-        after = _distance(hardened.classifier.to(job.model.device), job, clock)
-        assert after is not None  # noqa: S101 - both are measured or none
-        record["class_distance"] = {
-            "before": distance.to_dict(),
-            "after": after.to_dict(),
-            "mean_growth": after.growth_over(distance),
-        }
-    record |= _prove_and_write(job, hardened.classifier, clock)
-    record |= {"written": True, "seconds": clock.stop()}
-    write_record(record, record_path(out))
+    checkpoint = _checkpoint(job, clock)
+    with _resumable(checkpoint):
+        hardened = _harden(job, checkpoint, clock)
+        record = _record(job, parity_before, before, hardened)
+        if hardened.classifier is None:
+            record |= {"written": False, "seconds": clock.stop()}
+        else:
+            record |= _growth(distance, hardened.classifier, job, clock)
+            record = _prove_and_write(job, hardened.classifier, record, clock)
     checkpoint.remove()
-    return Outcome(record, written=True)
+    return Outcome(record, written=hardened.classifier is not None)
 
 
 def _open_job(path: Path, data: str, out: Path, settings: HardenSettings, emit: EventSink) -> _Job:
     emit(PhaseStarted("open"))
-    _check_out(path, out)
     model = open_model(path, settings)
+    check_target(out, model.source, _read_by(data, settings))
     images = model.images(data, per_class=True)
     judged_on = images if settings.eval_data is None else model.images(settings.eval_data)
     if settings.eval_data is None:
@@ -160,23 +151,20 @@ def _open_job(path: Path, data: str, out: Path, settings: HardenSettings, emit: 
     )
 
 
-def _check_out(path: Path, out: Path) -> None:
-    """Refuse an impossible target before hours of work, not after them."""
-    if out.exists() and path.exists() and out.samefile(path):
-        raise OutputError(f"{out}: is the model itself; the original is never overwritten, name another file")
-    if out.is_dir():
-        raise OutputError(f"{out}: is a folder; name the .onnx file to write")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out}: the folder {out.parent} does not exist; make it first")
-    try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise OutputError(f"{out}: the folder cannot be written to: {error.strerror}") from error
+def _read_by(data: str, settings: HardenSettings) -> list[Path]:
+    """Return the files and folders of the user's, beside the model, that a run with ``settings`` reads."""
+    named = [split_path(text)[0] for text in (data, settings.eval_data) if text is not None]
+    labels = [] if settings.labels is None else [settings.labels]
+    return [*named, *labels, *settings.triggers]
 
 
-def _hits(session: Session, images: ImageSet) -> int:
-    return int((classify(session.logits, images, None) == images.labels).sum())
+def _evaluate_before(job: _Job, emit: EventSink) -> Evaluation:
+    """Return what the original does; stop where its clean accuracy is near chance on either set."""
+    before = evaluate(job.session.logits, job.judged_on, job.triggers, emit=emit)
+    check_accuracy(before.accuracy, job.classifier.classes, job.judged_on)
+    if job.judged_on is not job.images:
+        check_accuracy(evaluate(job.session.logits, job.images).accuracy, job.classifier.classes, job.images)
+    return before
 
 
 def _distance(classifier: Classifier, job: _Job, emit: EventSink) -> Distances | None:
@@ -194,7 +182,19 @@ def _distance(classifier: Classifier, job: _Job, emit: EventSink) -> Distances |
     )
 
 
-def _checkpoint(job: _Job) -> Checkpoint:
+def _growth(
+    before: Distances | None, hardened: Classifier, job: _Job, emit: EventSink
+) -> dict[str, dict[str, Any]]:
+    """Return the record's part on class distance, empty where it was not asked for."""
+    if before is None:
+        return {}
+    after = _distance(hardened.to(job.model.device), job, emit)
+    assert after is not None  # noqa: S101 - both are measured or none
+    growth = after.growth_over(before)
+    return {"class_distance": {"before": before.to_dict(), "after": after.to_dict(), "mean_growth": growth}}
+
+
+def _checkpoint(job: _Job, emit: EventSink) -> Checkpoint:
     told = (
         job.model.source.sha256,
         job.images.digest,
@@ -205,70 +205,89 @@ def _checkpoint(job: _Job) -> Checkpoint:
         job.model.device.type,
     )
     fingerprint = sha256("\n".join(map(str, told)).encode()).hexdigest()
-    return Checkpoint(checkpoint_path(job.out), fingerprint, resume=job.settings.resume)
+    checkpoint = Checkpoint(checkpoint_path(job.out), fingerprint, resume=job.settings.resume)
+    if checkpoint.resume and not checkpoint.path.exists():
+        emit(Note(f"nothing to resume: there is no {checkpoint.path}; starting anew"))
+    return checkpoint
 
 
-def _harden(job: _Job, checkpoint: Checkpoint, emit: EventSink) -> Hardened:
-    """Run the method. It is given clean images; triggers and evaluation images stay in the job."""
+@contextmanager
+def _resumable(checkpoint: Checkpoint) -> Iterator[None]:
+    """Say how the work can go on, where it is interrupted or its result cannot be written."""
     try:
-        return Moth(PROFILES[job.settings.profile]).harden(
-            job.classifier,
-            job.images,
-            generator=torch.Generator().manual_seed(job.settings.seed),
-            device=job.model.device,
-            emit=emit,
-            budget=job.settings.budget,
-            checkpoint=checkpoint,
-        )
-    except KeyboardInterrupt as stop:
-        kept = checkpoint.path.exists()
+        yield
+    except (KeyboardInterrupt, OutputError) as stop:
+        saved = checkpoint.path.exists()
         stop.add_note(
-            f"go on with --resume (state in {checkpoint.path})" if kept else "nothing was saved yet"
+            f"go on with --resume (state in {checkpoint.path})" if saved else "nothing was saved yet"
         )
         raise
 
 
-def _prove_and_write(job: _Job, hardened: Classifier, emit: EventSink) -> dict[str, Any]:
-    """Write to a folder beside the target, prove that file, then put it in place; return what was proved."""
-    emit(PhaseStarted("write and prove"))
-    with _staging(job.out) as folder, as_model_errors():
+def _harden(job: _Job, checkpoint: Checkpoint, emit: EventSink) -> Hardened:
+    """Run the method. It is given clean images; triggers and evaluation images stay in the job."""
+    return Moth(PROFILES[job.settings.profile]).harden(
+        job.classifier,
+        job.images,
+        generator=torch.Generator().manual_seed(job.settings.seed),
+        device=job.model.device,
+        emit=emit,
+        budget=job.settings.budget,
+        checkpoint=checkpoint,
+    )
+
+
+def _prove_and_write(
+    job: _Job, hardened: Classifier, record: dict[str, Any], clock: PhaseClock
+) -> dict[str, Any]:
+    """Write beside the target, prove that file, then put it and its record in place; return the record."""
+    clock(PhaseStarted("write and prove"))
+    with staging(job.out) as folder, as_model_errors():
         staged = folder / job.out.name
         write_back(hardened.network, staged)
-        written = OpenModel(open_source(staged), job.model.spec, job.model.device, job.settings)
-        session = written.session(hardened.head.value)
-        parity = compare(
-            torch_predict(hardened.cpu(), torch.device("cpu")), session.logits, job.probes, Tolerance()
-        )
-        if not parity.agrees:
-            raise ParityError(
-                f"{job.out}: the written file differs from the hardened network by up to "
-                f"{parity.max_absolute:.3g}; it was not put in place"
-            )
-        changes = diff(job.path, staged)
-        if not changes.only_weights:
-            raise OutputError(
-                f"{job.out}: more than weights would change ({changes.differences[0]}); not written"
-            )
-        after = evaluate(session.logits, job.judged_on, job.triggers, emit=emit)
+        record = record | _prove(job, hardened, staged, clock)
+        record |= {"written": True, "seconds": clock.stop()}
+        write_record(record, record_path(staged))  # before the model is in place: there may be no room for it
         write_back(hardened.network, job.out)
+        record_path(staged).replace(record_path(job.out))
+    return record
+
+
+def _prove(job: _Job, hardened: Classifier, staged: Path, emit: EventSink) -> dict[str, Any]:
+    """Return what onnxruntime and a comparison of files say about ``staged``.
+
+    Raises:
+        ParityError: it gives other logits than the network that was written.
+        OutputError: more than weights differ from the original.
+    """
+    written = OpenModel(open_source(staged), job.model.spec, job.model.device, job.settings)
+    session = written.session(hardened.head.value)
+    parity = compare(
+        torch_predict(hardened.cpu(), torch.device("cpu")), session.logits, job.probes, Tolerance()
+    )
+    if not parity.agrees:
+        raise ParityError(
+            f"{job.out}: the written file differs from the hardened network by up to "
+            f"{parity.max_absolute:.3g}; it was not put in place"
+        )
+    changes = diff(job.path, staged)
+    if not changes.only_weights:
+        raise OutputError(
+            f"{job.out}: more than weights would change ({changes.differences[0]}); not written"
+        )
+    after = evaluate(session.logits, job.judged_on, job.triggers, emit=emit)
     return {
-        "model_out": {"path": job.out.name, "sha256": written.source.sha256},
+        "model_out": _identify(job.out, written.source),
         "parity_after": parity.to_dict(),
         "after": after.to_dict(),
         "changed": [asdict(change) for change in changes.changes],
     }
 
 
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out}: the folder cannot be written to: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _identify(path: Path, source: Source) -> dict[str, Any]:
+    """Return name and SHA-256 of the file at ``path``, and of its external data if it has some."""
+    external = {name: digest for name, digest in source.digests.items() if name in source.external}
+    return {"path": path.name, "sha256": source.sha256} | ({"external": external} if external else {})
 
 
 def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -> dict[str, Any]:
@@ -313,7 +332,7 @@ def _preamble(command: str, model: OpenModel) -> dict[str, Any]:
             "memory_format": "channels_last" if model.device.type == "cpu" else "contiguous",
         },
         "seed": model.settings.seed,
-        "model_in": {"path": model.source.path.name, "sha256": model.source.sha256},
+        "model_in": _identify(model.source.path, model.source),
         "input_spec": model.spec.to_dict(),
         "head": asdict(find_head(model.source)),
     }
@@ -376,7 +395,7 @@ def distance_file(
     check_classes(images, classifier.classes, path)
     session = model.session(classifier.head.value)
     check_import(classifier, session, make_probes(images.shape, images, settings.seed))
-    check_accuracy(Rate(_hits(session, images), len(images)), classifier.classes, images)
+    check_accuracy(evaluate(session.logits, images).accuracy, classifier.classes, images)
     distances = class_distances(
         classifier,
         images,
@@ -415,6 +434,7 @@ def parity_files(
     Raises:
         MothkitError: input that cannot be taken; its subclasses say what.
     """
+    clock = PhaseClock(silent)
     model = open_model(path, settings)
     images = None if data is None else model.images(data, per_class=True)
     size = model.image_shape(images, shape)
@@ -428,6 +448,7 @@ def parity_files(
         with as_model_errors():
             predict = second.session(find_head(second.source).value).logits
     return _preamble("parity", model) | {
-        "compared_with": "torch" if other is None else {"path": other.name, "sha256": second.source.sha256},
+        "compared_with": "torch" if other is None else _identify(other, second.source),
         "parity": compare(reference.logits, predict, probes, Tolerance()).to_dict(),
+        "seconds": clock.stop(),
     }

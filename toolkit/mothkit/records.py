@@ -22,8 +22,11 @@ def record_path(model: Path) -> Path:
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """Return ``record`` as indented JSON; numbers that are not finite become null."""
-    return json.dumps(_plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Return ``record`` as indented JSON: arrays as lists, numbers that are not finite as null."""
+    text = json.dumps(_plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(
+        errors="backslashreplace"
+    ).decode()  # file names that are no Unicode: \udcff is JSON too
 
 
 def _plain(value: object) -> object:
@@ -31,6 +34,8 @@ def _plain(value: object) -> object:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's and torch's, neither of which is imported for it
+        return _plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

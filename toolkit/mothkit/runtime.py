@@ -1,7 +1,7 @@
 """onnxruntime sessions: the device that was asked for or an error, batches of bounded size."""
 
+import re
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 import onnx
@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mothkit.errors import DeviceError, ModelError, ShapeError
+from mothkit.classifier import check_scores
+from mothkit.errors import DeviceError, ModelError
 from mothkit.inputs import InputSpec
 from mothkit_converters import Source
 
 _BATCH = 256
-_QUIET = 3  # errors only
+_QUIET = 4  # fatal errors only: the others are raised
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -23,10 +24,12 @@ def pick_device(text: str) -> torch.device:
     """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means here.
 
     Raises:
-        DeviceError: CUDA was asked for and torch sees no such GPU.
+        DeviceError: it is none of these, or CUDA was asked for and torch sees no such GPU.
     """
     if text == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if re.fullmatch(r"cpu|cuda(:\d+)?", text) is None:
+        raise DeviceError(f"device is {text!r}, none of auto, cpu, cuda, cuda:N")
     device = torch.device("cuda:0" if text == "cuda" else text)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
@@ -55,14 +58,6 @@ class Session:
             )
         self._dtype = _TYPES[node.type]
 
-    def __enter__(self) -> "Session":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        del self._session
-
     def values(self, x: Tensor) -> list[NDArray[np.generic]]:
         """Return the values asked for, for pixels ``x`` [N, C, H, W], 0..1, in one run where the graph allows.
 
@@ -78,18 +73,13 @@ class Session:
         """Return the first value as logits, float32 [N, classes], computed ``batch`` images at a time.
 
         Raises:
-            ModelError: onnxruntime fails, or the scores are not finite.
-            ShapeError: the value has no row for each image.
+            ModelError: onnxruntime fails, or the value is no row of finite scores for each image.
         """
         rows = []
         for first in range(0, len(x), batch):
             part = x[first : first + batch]
             value = self.values(part)[0]
-            if value.ndim < 2 or len(value) != len(part):
-                raise ShapeError(
-                    f"{self._source.path}: {self._outputs[0]!r} is {value.shape} for {len(part)} images; "
-                    "expected a row of scores for each"
-                )
+            check_scores(value.shape, len(part), f"{self._source.path}: the value {self._outputs[0]!r}")
             rows.append(torch.from_numpy(np.asarray(value, dtype=np.float32)).flatten(1))
         logits = torch.cat(rows)
         if not bool(logits.isfinite().all()):
@@ -133,11 +123,14 @@ def _open(source: Source, outputs: Sequence[str], device: torch.device) -> ort.I
 
 
 def _with_outputs(source: Source, outputs: Sequence[str]) -> str | bytes:
-    """Return what a session loads: the file itself, or a copy in memory that shows inner values too."""
+    """Return what a session loads: the bytes that were checked, or a copy that shows inner values too.
+
+    A file with external data is loaded by its path, since these are found beside it.
+    """
     shown = {value.name for value in source.outputs}
     hidden = [name for name in outputs if name not in shown]
     if not hidden:
-        return str(source.path)
+        return str(source.path) if source.external else source.content
     model = onnx.ModelProto()
     model.CopyFrom(source.proto)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
