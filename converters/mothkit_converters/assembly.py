@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+import warnings
 from collections.abc import Collection
 from operator import getitem
 from typing import Any
@@ -78,7 +80,9 @@ class Assembly:
         if convert is None:
             raise UnsupportedOpError(proto.op_type, label(proto), "no converter for it at this opset")
         try:
-            module, mapping = convert(node, self._onnx)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", module=r"onnx2torch\.")  # "the results might differ"
+                module, mapping = convert(node, self._onnx)
         except UnsupportedOpError as error:
             raise UnsupportedOpError(proto.op_type, label(proto), error.why) from error
         except Exception as error:  # whatever onnx2torch stumbles over
@@ -111,11 +115,19 @@ class Assembly:
     def _value(self, name: str) -> fx.Node:
         """Return the fx node of a value; an initializer gets one on its first use."""
         if name not in self._values:
-            tensor = self.tensors[name] if name in self.tensors else self._onnx.initializers[name].to_torch()
+            tensor = self.tensors[name] if name in self.tensors else self._plain(name)
             key = _free_name(name, self._weights)
             _register(self._weights, key, tensor)
             self._values[name] = self._graph.get_attr(f"weights.{key}")
         return self._values[name]
+
+    def _plain(self, name: str) -> Tensor:
+        """Return an initializer that is no float."""
+        try:
+            tensor: Tensor = self._onnx.initializers[name].to_torch()
+        except TypeError as error:
+            raise UnsupportedOpError("Constant", name, "torch has no such element type") from error
+        return tensor
 
 
 def _put(proto: NodeProto, owner: nn.Module, attribute: str, tensor: Tensor) -> None:
@@ -136,7 +148,8 @@ def _register(owner: nn.Module, name: str, tensor: Tensor) -> None:
 
 def _free_name(name: str, owner: nn.Module) -> str:
     """Return ``name`` as an identifier that nothing in ``owner`` has yet."""
-    stem = key = re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+    stem = re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+    key = stem = f"{stem}_" if keyword.iskeyword(stem) else stem
     count = 1
     while hasattr(owner, key):
         count += 1

@@ -113,10 +113,11 @@ def _lift_constants(graph: GraphProto) -> None:
 
 
 def _scalar_constant(node: NodeProto) -> TensorProto | None:
-    if node.op_type != "Constant" or node.attribute[0].name not in _SCALARS:
+    given = next((attribute for attribute in node.attribute if attribute.name in _SCALARS), None)
+    if node.op_type != "Constant" or given is None:
         return None
-    value = onnx.helper.get_attribute_value(node.attribute[0])
-    kind = np.float32 if "float" in node.attribute[0].name else np.int64
+    value = onnx.helper.get_attribute_value(given)
+    kind = np.float32 if "float" in given.name else np.int64
     return numpy_helper.from_array(np.asarray(value, dtype=kind))
 
 
@@ -178,7 +179,7 @@ def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
     for target in (version for version in _OLD_OPSETS if version > opset):
         try:
             raised = onnx.version_converter.convert_version(model, target)
-        except (RuntimeError, onnx.checker.ValidationError):
+        except (RuntimeError, ValueError, onnx.checker.ValidationError):
             continue
         if _first_unserved(raised) is None and _same_weights(model, raised):
             return raised
@@ -255,7 +256,12 @@ def _free_batch(node: NodeProto, graph: GraphProto, dims: Mapping[str, Sequence[
     if fixed is None:
         return
     shape = array_of(fixed).copy()
-    if shape.size and shape[0] > 0 and [shape[0]] == list(dims.get(node.input[0], ()))[:1]:
+    if (
+        shape.ndim == 1
+        and shape.size
+        and shape[0] > 0
+        and [shape[0]] == list(dims.get(node.input[0], ()))[:1]
+    ):
         shape[0] = 0
         freed = numpy_helper.from_array(shape, f"{fixed.name}#{node.name}")
         graph.initializer.append(freed)

@@ -89,7 +89,7 @@ def _changed_values(bound: BoundModule, path: Path) -> dict[str, NDArray[Any]]:
     changed: dict[str, NDArray[Any]] = {}
     for name in bound.bindings:
         old = array_of(stored[name])
-        now = bound.tensor(name).detach().cpu().numpy()
+        now = bound.tensor(name).detach().cpu().double().numpy()
         with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
             new = now.astype(old.dtype)
         if new.shape != old.shape:

@@ -120,3 +120,27 @@ def test_what_cannot_be_right_is_refused(save: Save, body: str, why: str) -> Non
     used = {name: values for name, values in weights.items() if f" {name}" in body}
     with pytest.raises(UnsupportedOpError, match=why):
         to_torch(save(one_node(body, "float[1, 1, 6, 6] x", opset=19), used))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = CumSum(x, k)",
+        "y = NonZero(x)",
+        "y = Resize<mode = 'linear', coordinate_transformation_mode = 'asymmetric'>(x, , r)",
+        "y = Resize(x, , r)",
+        "y = ConvTranspose<output_shape = [9, 9]>(x, w)",
+    ],
+)
+def test_what_onnx2torch_gets_wrong_is_refused(save: Save, body: str) -> None:
+    weights = {"k": np.array(1), "r": np.array([1, 1, 2.5, 2.5], "f4"), "w": np.ones((1, 1, 3, 3), "f4")}
+    used = {name: values for name, values in weights.items() if f" {name})" in body}
+    text = one_node(body.replace("'", '"'), "float[1, 1, 6, 6] x", opset=13)
+    with pytest.raises(UnsupportedOpError, match=r"differ|something else|output_shape"):
+        to_torch(save(text, used))
+
+
+def test_a_node_may_be_called_as_a_keyword(save: Save) -> None:
+    text = one_node("and = Relu(x) class = MatMul(and, or) y = Add(class, or)", "float[2, 2] x")
+    path = save(text, {"or": np.eye(2, dtype="f4")})
+    assert to_torch(path)(torch.zeros(2, 2)).tolist() == [[1, 0], [0, 1]]

@@ -11,6 +11,7 @@ from mothkit_converters.ops import (
     normalization,
     pooling,
     reduction,
+    refused,
     reshape,
     versions,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "overrides",
     "pooling",
     "reduction",
+    "refused",
     "reshape",
     "versions",
 ]

@@ -7,7 +7,6 @@ from mothkit_converters.ops.registry import same_meaning
 same_meaning("Cast", 19, 21, 23, 24, 25, as_of=13)  # what they add concerns 8-bit floats, which are refused
 same_meaning("ConstantOfShape", 20, 21, 23, 24, 25, as_of=9)
 same_meaning("Conv", 22, as_of=11)
-same_meaning("ConvTranspose", 22, as_of=11)
 same_meaning("Elu", 22, as_of=6)
 same_meaning("Equal", 19, as_of=13)
 same_meaning("Flatten", 21, 23, 24, 25, as_of=13)
