@@ -22,11 +22,11 @@ TOLERANCE = 1e-4  # absolute and relative; files in half precision miss it hones
 
 
 def inputs_of(source: Source, batch: int) -> list[Any]:
-    """Return random inputs in [0, 1); an unknown first dimension is ``batch``, another one 32."""
+    """Return random inputs in [0, 1); an unknown first dimension is ``batch``, another one 64."""
     generator = np.random.default_rng(0)
     drawn = []
     for value in source.inputs:
-        dims = [dim if isinstance(dim, int) and dim > 0 else 32 for dim in (value.shape or ())]
+        dims = [dim if isinstance(dim, int) and dim > 0 else 64 for dim in (value.shape or ())]
         shape = [batch, *dims[1:]]
         drawn.append(generator.random(shape).astype(DTYPES.get(value.dtype or "", np.float32)))
     return drawn
