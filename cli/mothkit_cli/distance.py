@@ -22,7 +22,10 @@ def distance(
     json: options.Json = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure class distance: L1 of the smallest trigger's mask, times channels."""
+    """Measure class distance.
+
+    Its unit is the L1 norm of the smallest trigger found, in pixels times channels.
+    """
     from mothkit.pipeline import distance_file
     from mothkit.records import to_json
     from mothkit_cli.output import show

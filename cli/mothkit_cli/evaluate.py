@@ -14,7 +14,7 @@ def evaluate(
     json: options.Json = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure clean accuracy and what known triggers do, in onnxruntime."""
+    """Measure accuracy, ASR and robust accuracy."""
     from mothkit.pipeline import evaluate_file
     from mothkit.records import to_json
     from mothkit_cli.output import show

@@ -50,7 +50,10 @@ def harden(
     json: options.Json = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Harden one model, and write it only if it keeps its accuracy; exit 1 if nothing did."""
+    """Harden a model by MOTH and write it with a proof.
+
+    Exit 1, and nothing written, if no weights kept the accuracy asked for.
+    """
     from mothkit.hardening.base import Budget
     from mothkit.pipeline import HardenSettings
     from mothkit_cli.words import parse_seconds

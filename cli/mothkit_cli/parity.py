@@ -17,7 +17,7 @@ def parity(
     model: options.Model,
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="[OTHER]", exists=True, dir_okay=False, help="The file to compare with it."),
+        typer.Argument(metavar="OTHER", exists=True, dir_okay=False, help="The file to compare with it."),
     ] = None,
     torch: Annotated[
         bool, typer.Option("--torch", help="Compare with the model's own torch import.")
@@ -29,7 +29,10 @@ def parity(
     json: options.Json = None,
     quiet: options.Quiet = False,  # noqa: ARG001 - it draws no progress, but takes the option like its sisters
 ) -> None:
-    """Compare outputs on real, stamped and random images; exit 1 where they differ."""
+    """Compare the outputs of two models.
+
+    On real, stamped and random images, at batch 1 and more; exit 1 where they differ.
+    """
     from mothkit.pipeline import parity_files
     from mothkit.records import to_json
     from mothkit_cli.output import show
