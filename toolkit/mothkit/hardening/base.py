@@ -31,7 +31,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}, not at least 1")
-        if self.seconds is not None and self.seconds <= 0:
+        if self.seconds is not None and not self.seconds > 0:
             raise ConfigError(f"the time budget is {self.seconds} s, not above 0")
         if not 0 <= self.max_accuracy_drop <= 100:
             raise ConfigError(f"max_accuracy_drop is {self.max_accuracy_drop} points, not in 0 to 100")

@@ -6,7 +6,7 @@ All random numbers come from one CPU generator, so a saved state continues to th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from mothkit.classifier import Classifier
 from mothkit.errors import ConfigError
 from mothkit.images import ImageSet
 from mothkit.triggers.patch import blend
+
+Schedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class TrainingConfig:
     batch_size: int = 128
     learning_rate: float = 0.02
     momentum: float = 0.9
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     weight_decay: float = 0.0
     batch_statistics: bool = True
     distillation: float = 0.5
@@ -55,6 +57,11 @@ class TrainingConfig:
         if not 0 <= self.distillation <= 1 or not 0 <= self.shift < 0.5 or not 0 <= self.momentum < 1:
             raise ConfigError(
                 f"distillation {self.distillation}, shift {self.shift} or momentum {self.momentum} is out of range"
+            )
+        if self.weight_decay < 0 or self.schedule not in get_args(Schedule):
+            raise ConfigError(
+                f"weight_decay {self.weight_decay} must be at least 0, and schedule {self.schedule} one of "
+                f"{', '.join(get_args(Schedule))}"
             )
 
 

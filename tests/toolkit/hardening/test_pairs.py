@@ -1,0 +1,160 @@
+from collections import Counter
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mothkit.hardening.pairs import PairTable
+
+NAN = float("nan")
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def table(classes: int, seed: int = 0) -> PairTable:
+    ease, size, growth = torch.rand(3, classes, classes, generator=seeded(seed))
+    return PairTable(ease, size, growth, torch.zeros(classes, classes))
+
+
+def best_pairs(ease: Tensor, growth: Tensor, alpha: float, count: int) -> list[tuple[int, int]]:
+    """The paper's rule, said again: the highest sum of both directions, first in row order among equals."""
+
+    def score(pair: tuple[int, int]) -> float:
+        s, t = pair
+        both = float(ease[s, t] + ease[t, s]), float(growth[s, t] + growth[t, s])
+        return (1 - alpha) * both[0] + alpha * both[1]
+
+    pairs = combinations(range(len(ease)), 2)
+    return sorted(pairs, key=score, reverse=True)[:count]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    classes=st.integers(2, 7),
+    count=st.integers(1, 30),
+    alpha=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_without_exploration_the_best_pairs_are_taken_once_each(
+    seed: int, classes: int, count: int, alpha: float
+) -> None:
+    pairs = table(classes, seed)
+    wanted = best_pairs(pairs.ease, pairs.growth, alpha, count)
+    chosen = pairs.choose(count, exploration=0, alpha=alpha, generator=seeded())
+    assert chosen == wanted
+    assert len(chosen) == min(count, classes * (classes - 1) // 2)
+
+
+def test_equal_scores_give_the_first_pair_in_row_order_and_the_diagonal_never_counts() -> None:
+    pairs = PairTable(torch.eye(4) * 99, torch.zeros(4, 4), torch.eye(4) * 99, torch.zeros(4, 4))
+    assert pairs.choose(2, exploration=0, alpha=0.5, generator=seeded()) == [(0, 1), (0, 2)]
+
+
+def test_alpha_moves_the_choice_from_ease_to_growth() -> None:
+    pairs = PairTable(torch.zeros(3, 3), torch.zeros(3, 3), torch.zeros(3, 3), torch.zeros(3, 3))
+    pairs.ease[2, 0] = 1.0  # one direction is enough
+    pairs.growth[1, 2] = 1.0
+    assert pairs.choose(1, exploration=0, alpha=0.4, generator=seeded()) == [(0, 2)]
+    assert pairs.choose(1, exploration=0, alpha=0.6, generator=seeded()) == [(1, 2)]
+
+
+@pytest.mark.parametrize("exploration", [0.0, 0.3, 1.0])
+def test_a_random_pair_is_chosen_as_often_as_exploration_says(exploration: float) -> None:
+    draws, classes, generator = 3000, 4, seeded()
+    pairs = table(classes)
+    best = best_pairs(pairs.ease, pairs.growth, 0.5, 1)[0]
+    counts = Counter(
+        pairs.choose(1, exploration=exploration, alpha=0.5, generator=generator)[0] for _ in range(draws)
+    )
+    for pair in combinations(range(classes), 2):
+        share = exploration / 6 + (1 - exploration) * (pair == best)
+        spread = (share * (1 - share) / draws) ** 0.5
+        assert abs(counts[pair] / draws - share) <= 4.5 * spread
+
+
+def test_visits_count_a_pair_in_both_directions() -> None:
+    pairs, generator = table(5), seeded()
+    counts: Counter[tuple[int, int]] = Counter()
+    for _ in range(50):
+        counts.update(pairs.choose(3, exploration=0.5, alpha=0.5, generator=generator))
+    assert torch.equal(pairs.visits, pairs.visits.T)
+    assert pairs.visits.diagonal().sum() == 0
+    for (s, t), count in counts.items():
+        assert s < t
+        assert pairs.visits[s, t] == count
+    assert pairs.visits.sum() == 2 * 50 * 3
+
+
+def test_the_same_generator_chooses_the_same() -> None:
+    one, two = (table(6).choose(8, exploration=0.5, alpha=0.5, generator=seeded(3)) for _ in range(2))
+    assert one == two
+
+
+# -- what is learnt -------------------------------------------------------------------------------------------
+
+
+def test_warm_up_gives_each_direction_the_size_of_its_targets_universal_trigger() -> None:
+    pairs = PairTable.after_warm_up(torch.rand(3, 3), torch.tensor([10.0, 40.0, 20.0]))
+    for s in range(3):
+        assert pairs.size[s].tolist() == [10, 40, 20]
+        assert pairs.growth[s].tolist() == [0.25, 1, 0.5]  # relative to the largest
+    assert pairs.visits.sum() == 0
+
+
+def test_a_universal_trigger_that_was_not_found_counts_as_the_hardest() -> None:
+    pairs = PairTable.after_warm_up(torch.zeros(3, 3), torch.tensor([10.0, NAN, 20.0]))
+    assert pairs.growth[0].tolist() == [0.5, 1, 1]
+    assert pairs.size[:, 1].isnan().all()
+    assert not pairs.size[:, 0].isnan().any()
+    none = PairTable.after_warm_up(torch.zeros(3, 3), torch.tensor([NAN] * 3))
+    assert (none.growth == 1).all()
+    assert none.choose(1, exploration=0, alpha=1, generator=seeded()) == [(0, 1)]
+
+
+def test_growth_is_the_running_mean_of_the_relative_growth_of_the_size() -> None:
+    """D <- (D + (a - S) / S) / 2 and S <- a, with the numbers worked by hand."""
+    pairs = PairTable.after_warm_up(torch.zeros(2, 2), torch.tensor([20.0, 10.0]))
+    pairs.update(0, 1, 15.0)  # grew by a half; D was 0.5
+    assert (pairs.size[0, 1], pairs.growth[0, 1]) == (15, 0.5)
+    pairs.update(0, 1, 12.0)  # shrank by a fifth
+    assert pairs.size[0, 1] == 12
+    assert pairs.growth[0, 1] == pytest.approx((0.5 - 0.2) / 2)
+    assert (pairs.size[1, 0], pairs.growth[1, 0]) == (20, 1)  # the other direction has its own
+
+
+def test_a_first_size_has_nothing_to_grow_from_and_shares_no_memory() -> None:
+    """The published code makes size and growth one array here: sizes then stand where growth belongs."""
+    pairs = PairTable.after_warm_up(torch.zeros(3, 3), torch.tensor([NAN, 8.0, 8.0]))
+    pairs.update(1, 0, 30.0)
+    assert (pairs.size[1, 0], pairs.growth[1, 0]) == (30, 1)
+    assert pairs.size[2, 0].isnan()  # no other direction was written to
+    pairs.update(1, 0, 33.0)
+    assert pairs.growth[1, 0] == pytest.approx((1 + 0.1) / 2)
+    assert pairs.size[1, 0] == 33
+
+
+def test_the_callers_tensors_are_not_written_to() -> None:
+    ease, universal = torch.rand(3, 3), torch.tensor([1.0, 2.0, 3.0])
+    before = ease.clone()
+    pairs = PairTable.after_warm_up(ease, universal)
+    pairs.update(0, 1, 5.0)
+    pairs.choose(3, exploration=0.5, alpha=0.5, generator=seeded())
+    pairs.ease.zero_()
+    assert torch.equal(ease, before)
+    assert universal.tolist() == [1, 2, 3]
+
+
+def test_a_table_goes_on_from_its_state() -> None:
+    one = table(5)
+    one.update(0, 1, 3.0)
+    two = PairTable(**{name: tensor.clone() for name, tensor in one.state().items()})
+    for _ in range(3):
+        assert one.choose(2, exploration=0.5, alpha=0.5, generator=seeded(1)) == two.choose(
+            2, exploration=0.5, alpha=0.5, generator=seeded(1)
+        )
+    assert torch.equal(one.visits, two.visits)
