@@ -128,7 +128,9 @@ def test_a_machine_has_a_device(text: str) -> None:
     assert pick_device(text).type == expected
 
 
-@pytest.mark.parametrize("text", ["cuda:9999", *(["cuda"] if not torch.cuda.is_available() else [])])
+@pytest.mark.parametrize(
+    "text", ["cuda:255", "cuda:999", "cuda:99999", *(["cuda"] if not torch.cuda.is_available() else [])]
+)
 def test_a_gpu_that_is_not_there_is_refused(text: str) -> None:
     with pytest.raises(DeviceError, match=rf"--device {text}: torch sees \d+ CUDA devices; use --device cpu"):
         pick_device(text)

@@ -28,15 +28,17 @@ def pick_device(text: str) -> torch.device:
     """
     if text == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    if re.fullmatch(r"cpu|cuda(:\d+)?", text) is None:
+    if text == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", text)
+    if match is None:
         raise DeviceError(f"device is {text!r}, none of auto, cpu, cuda, cuda:N")
-    device = torch.device("cuda:0" if text == "cuda" else text)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
+    index, count = int(match[1] or 0), torch.cuda.device_count()  # torch.device would wrap a large index
+    if index >= count:
         raise DeviceError(
             f"--device {text}: torch sees {count} CUDA devices; use --device cpu, or see mothkit doctor"
         )
-    return device
+    return torch.device("cuda", index)
 
 
 class Session:
