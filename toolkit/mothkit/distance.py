@@ -67,12 +67,15 @@ class Distances:
         """Return the mean of the pairs' relative growth over ``before``: 0.6 is 60 % more.
 
         Raises:
-            ConfigError: the two hold different directions.
+            ConfigError: the two hold different directions, or one was 0 before.
         """
         old = {(e.source_class, e.target_class): e.class_distance for e in before.entries}
         new = {(e.source_class, e.target_class): e.class_distance for e in self.entries}
         if old.keys() != new.keys():
             raise ConfigError(f"distances of different directions: {sorted(old)} and {sorted(new)}")
+        for (source, target), size in old.items():
+            if size == 0:
+                raise ConfigError(f"the distance {source}-{target} was 0 before: nothing can grow from that")
         return sum(new[key] / old[key] - 1 for key in old) / len(old)
 
     def to_dict(self) -> dict[str, object]:
@@ -113,11 +116,14 @@ def class_distances(
         emit: told of the inversion's progress.
 
     Raises:
-        ConfigError: no directions, one from a class to itself, or a class that the model lacks.
+        ConfigError: no directions, one twice, one from a class to itself, a class that the model lacks, or no
+            images to be used.
         ImageError: a source class has no images.
     """
     config = config or InversionConfig()
     _check(directions, classifier.classes)
+    if images_per_class < 1:
+        raise ConfigError(f"images_per_class is {images_per_class}, not at least 1")
     drawn = {}
     for source in sorted({source for source, _ in directions}):
         members = torch.nonzero(images.labels == source)[:, 0]
@@ -149,7 +155,7 @@ def class_distances(
                 class_distance=float(inverted.mask_l1[k]) * channels,
                 share=float(inverted.mask_l1[k]) / (height * width),
                 found=bool(inverted.found[k]),
-                success_rate=float(inverted.success_rate[k]),
+                success_rate=_share(float(inverted.success_rate[k]), len(drawn[source])),
                 images=len(drawn[source]),
                 trigger=inverted.trigger(k),
             )
@@ -158,10 +164,19 @@ def class_distances(
     )
 
 
+def _share(rate: float, count: int) -> float:
+    """Return ``rate`` of ``count`` images as the fraction that it is; in float32 nine of ten are below 0.9."""
+    return round(rate * count) / count
+
+
 def _check(directions: Sequence[Direction], classes: int) -> None:
     if not directions:
         raise ConfigError("no pairs of classes to measure")
+    seen: set[Direction] = set()
     for source, target in directions:
+        if (source, target) in seen:
+            raise ConfigError(f"the pair {source}-{target} is asked for twice; name it once")
+        seen.add((source, target))
         if source == target or not (0 <= source < classes and 0 <= target < classes):
             raise ConfigError(
                 f"the pair {source}-{target} is not two different classes of 0 to {classes - 1}"
