@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mothkit.classifier import Classifier
 from mothkit.errors import ImageError
-from mothkit.events import EventSink, Note, PhaseStarted, StepDone
+from mothkit.events import EventSink, Note, PhaseStarted, StepDone, silent
 from mothkit.hardening.bank import Direction, TriggerBank
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
@@ -154,7 +154,7 @@ class _Run:
         stamped = round(self.config.warm_up_stamped * self.config.training.batch_size)
         for target in range(self.classes):
             if not self.is_done():
-                self._train(self._stamps(found, [(others[target], target)], [target], stamped))
+                self._train(self._stamps(found, [target], [others[target]], stamped))
 
     def round(self) -> None:
         """Choose pairs, invert both directions of each, train on stamped images, take in the sizes."""
@@ -177,8 +177,8 @@ class _Run:
                 found = self._invert_directions(directions, refresh=not whole)
                 whole = not bool(found.found.all())
                 sizes.append(torch.where(found.found, found.mask_l1, torch.nan))
-            sources = [((s,), t) for s, t in directions]
-            self._train(self._stamps(found, sources, list(range(len(directions))), self.config.stamped))
+            sources = [(s,) for s, _ in directions]
+            self._train(self._stamps(found, range(len(directions)), sources, self.config.stamped))
         for (s, t), size in zip(directions, torch.stack(sizes).nanmean(0).tolist(), strict=True):
             if not math.isnan(size):
                 self.table.update(s, t, size)
@@ -219,21 +219,24 @@ class _Run:
             generator=self.generator,
             device=self.device,
             start=start,
-            emit=self.emit if start is None else _deaf,
+            emit=self.emit if start is None else silent,  # a round tells its own steps
         )
 
     def _stamps(
         self,
         found: Inverted,
-        sources: Sequence[tuple[tuple[int, ...], int]],
         rows: Sequence[int],
+        sources: Sequence[tuple[int, ...]],
         count: int,
     ) -> list[Stamp]:
-        """Return what to stamp: triggers that work on some images and leave most of the image alone."""
+        """Return what to stamp on images of each row's source classes: triggers that leave most of an image alone.
+
+        Also those that missed the asked rate: they still work on some images.
+        """
         limit = self.config.largest_stamp * found.masks[0].numel()
         return [
             Stamp(found.masks[row], found.patterns[row], classes, count)
-            for row, (classes, _) in zip(rows, sources, strict=True)
+            for row, classes in zip(rows, sources, strict=True)
             if float(found.mask_l1[row]) <= limit
         ]
 
@@ -250,7 +253,8 @@ class _Run:
     def _judge(self) -> None:
         """Judge the weights where a candidate is due: evenly over the last half of the run."""
         half = self.trainer.total / 2
-        due = half + len(self.tried) * half / max(self.config.candidates - 1, 1)
+        ahead = self.config.candidates - 1 - len(self.tried)
+        due = self.trainer.total - ahead * half / max(self.config.candidates - 1, 1)
         if self.is_done() or self.trainer.done >= due:
             self.tried.append(self._candidate())
 
@@ -340,7 +344,3 @@ def _entries(table: Tensor) -> Iterator[tuple[int, int, float]]:
         for t in range(len(table)):
             if s != t:
                 yield s, t, float(table[s, t])
-
-
-def _deaf(_event: object) -> None:
-    """Take no notice of inversions inside a round: the round tells its own step."""

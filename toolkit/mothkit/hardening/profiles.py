@@ -7,6 +7,17 @@ from mothkit.errors import ConfigError
 from mothkit.hardening.training import TrainingConfig
 from mothkit.inversion.config import InversionConfig
 
+_COUNTS = (
+    "warm_up_images",
+    "inversion_images",
+    "pairs_per_round",
+    "steps_per_round",
+    "stamped",
+    "ease_fades_over",
+    "views",
+    "candidates",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MothConfig:
@@ -56,13 +67,15 @@ class MothConfig:
     candidates: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("warm_up_images", "inversion_images", "pairs_per_round", "steps_per_round", "stamped"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, not at least 1")
         if not 1 <= self.inversions_per_round <= self.steps_per_round:
             raise ConfigError(
                 f"inversions_per_round is {self.inversions_per_round}, not in 1 to steps_per_round"
             )
+        if not 0 < self.largest_stamp <= 1:
+            raise ConfigError(f"largest_stamp is {self.largest_stamp}, not in (0, 1]")
         if not 0 < self.held_back < 1 or not 0 <= self.exploration <= 1 or not 0 <= self.warm_up_stamped <= 1:
             raise ConfigError("held_back must lie in (0, 1), exploration and warm_up_stamped in [0, 1]")
         if (self.steps_per_class > 0) == (self.epochs > 0):

@@ -1,0 +1,153 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mothkit.classifier import Classifier
+from mothkit.distance import Distance, Distances, all_directions, class_distances
+from mothkit.errors import ConfigError, ImageError
+from mothkit.events import Event, PhaseStarted, StepDone
+from mothkit.inversion.config import InversionConfig
+from mothkit.triggers.patch import Trigger, stamp
+from tests.tiny import SIDE, open_tiny, tiny_images, write_tiny
+
+CPU = torch.device("cpu")
+QUICK = InversionConfig(steps=40, initial_cost=0.02, patience=3)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return open_tiny(write_tiny(tmp_path_factory.mktemp("model") / "tiny.onnx"))
+
+
+def measured(classifier: Classifier, directions: list[tuple[int, int]], **given: object) -> Distances:
+    arguments = {"config": QUICK, "generator": torch.Generator().manual_seed(0), "device": CPU} | given
+    return class_distances(classifier, tiny_images(30), directions, **arguments)  # type: ignore[arg-type]
+
+
+def entry(source: int, target: int, size: float, *, found: bool = True) -> Distance:
+    trigger = Trigger(torch.zeros(1, 2, 2), torch.zeros(3, 2, 2))
+    return Distance(source, target, size, size / 12, found, 0.95, 10, trigger)
+
+
+def test_a_distance_is_that_of_a_trigger_which_works_on_the_images_of_its_source(
+    classifier: Classifier,
+) -> None:
+    directions = [(2, 0), (0, 1), (2, 1)]
+    distances = measured(classifier, directions)
+    assert [(e.source_class, e.target_class) for e in distances.entries] == directions
+    images = tiny_images(30)
+    for each in distances.entries:
+        assert each.found
+        assert each.images == 30
+        assert each.class_distance == pytest.approx(float(each.trigger.mask.sum()) * 3, rel=1e-5)
+        assert each.share == pytest.approx(each.class_distance / (3 * SIDE * SIDE))
+        x = stamp(images.pixels(images.labels == each.source_class), each.trigger)
+        with torch.no_grad():
+            rate = float((classifier(x).argmax(1) == each.target_class).float().mean())
+        assert each.success_rate == pytest.approx(rate)
+        assert rate >= 0.9
+    assert distances.failed == ()
+    assert distances.mean == pytest.approx(sum(e.class_distance for e in distances.entries) / 3)
+
+
+def test_at_most_the_asked_images_of_a_source_are_used(classifier: Classifier) -> None:
+    entries = measured(classifier, [(0, 1), (1, 2)], images_per_class=7).entries
+    assert [each.images for each in entries] == [7, 7]
+
+
+def test_the_same_seed_measures_the_same_and_leaves_the_model_alone(classifier: Classifier) -> None:
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    one, two = (measured(classifier, [(0, 1)]).entries[0] for _ in range(2))
+    assert one.to_dict() == two.to_dict()
+    assert torch.equal(one.trigger.mask, two.trigger.mask)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
+
+
+def test_a_direction_without_a_trigger_is_listed_and_still_counts(tmp_path: Path) -> None:
+    classifier = open_tiny(write_tiny(tmp_path / "tiny.onnx"))
+    with torch.no_grad():
+        classifier.network.tensor("fc.bias")[2] = -1e6  # nothing is ever class 2
+    distances = measured(classifier, [(0, 1), (0, 2)])
+    assert distances.failed == ((0, 2),)
+    assert distances.entries[1].success_rate == 0
+    assert distances.mean == pytest.approx(sum(e.class_distance for e in distances.entries) / 2)
+    assert distances.to_dict()["failed"] == [[0, 2]]
+
+
+def test_growth_is_the_mean_of_ratios_whatever_the_order() -> None:
+    before = Distances((entry(0, 1, 10), entry(1, 0, 40)))
+    after = Distances((entry(1, 0, 44), entry(0, 1, 30, found=False)))
+    assert after.growth_over(before) == pytest.approx((2.0 + 0.1) / 2)
+    assert before.growth_over(before) == 0
+
+
+def test_growth_between_different_directions_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"different directions: \[\(0, 1\)\] and \[\(1, 0\)\]"):
+        Distances((entry(1, 0, 4),)).growth_over(Distances((entry(0, 1, 4),)))
+
+
+def test_growth_over_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the distance 0-1 was 0 before"):
+        Distances((entry(0, 1, 4),)).growth_over(Distances((entry(0, 1, 0),)))
+
+
+def test_numbers_go_into_json_and_triggers_do_not() -> None:
+    written = json.loads(json.dumps(Distances((entry(0, 1, 6),)).to_dict()))
+    assert written == {
+        "mean": 6,
+        "failed": [],
+        "entries": [
+            {
+                "source_class": 0,
+                "target_class": 1,
+                "class_distance": 6,
+                "share": 0.5,
+                "found": True,
+                "success_rate": 0.95,
+                "images": 10,
+            }
+        ],
+    }
+
+
+def test_all_directions_are_all_ordered_pairs() -> None:
+    assert all_directions(3) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+
+
+def test_progress_names_its_phase_and_its_steps(classifier: Classifier) -> None:
+    told: list[Event] = []
+    measured(classifier, [(0, 1)], config=replace(QUICK, steps=12), emit=told.append)
+    assert told[0] == PhaseStarted("measure class distance", 12)
+    assert [event.step for event in told if isinstance(event, StepDone)] == [10, 12]
+
+
+@pytest.mark.parametrize("wrong", [(1, 1), (0, 3), (-1, 0)])
+def test_a_pair_that_is_none_is_refused(classifier: Classifier, wrong: tuple[int, int]) -> None:
+    message = f"the pair {wrong[0]}-{wrong[1]} is not two different classes of 0 to 2"
+    with pytest.raises(ConfigError, match=message):
+        measured(classifier, [(0, 1), wrong])
+
+
+def test_no_pairs_and_repeated_pairs_are_refused(classifier: Classifier) -> None:
+    with pytest.raises(ConfigError, match="no pairs of classes to measure"):
+        measured(classifier, [])
+    with pytest.raises(ConfigError, match="the pair 0-1 is asked for twice"):
+        measured(classifier, [(0, 1), (1, 2), (0, 1)])
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_no_images_per_class_are_refused(classifier: Classifier, count: int) -> None:
+    with pytest.raises(ConfigError, match=f"images_per_class is {count}, not at least 1"):
+        measured(classifier, [(0, 1)], images_per_class=count)
+
+
+def test_a_source_without_images_is_refused(classifier: Classifier) -> None:
+    images = tiny_images(10)
+    some = images.subset(images.labels != 1)
+    given = {"config": QUICK, "generator": torch.Generator(), "device": CPU}
+    with pytest.raises(ImageError, match="has no image of class 1, from which a distance was asked for"):
+        class_distances(classifier, some, [(0, 1), (1, 0)], **given)  # type: ignore[arg-type]
+    assert len(class_distances(classifier, some, [(0, 1)], **given).entries) == 1  # type: ignore[arg-type]
