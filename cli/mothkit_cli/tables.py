@@ -19,11 +19,15 @@ def before_after(record: Record) -> list["Table"]:
         table.add_row(plain(label), _rate(old), _rate(new), str(old.get("count", "")))
     distance = record.get("class_distance")
     if distance is not None:
-        old_mean, new_mean = distance["before"]["mean"], distance["after"]["mean"]
+        old_mean, new_mean, growth = (
+            distance["before"]["mean"],
+            distance["after"]["mean"],
+            distance["mean_growth"],
+        )
         table.add_row(
             "mean class distance",
             f"{old_mean:.1f}",
-            f"{new_mean:.1f} ({100 * distance['mean_growth']:+.0f} %)",
+            f"{new_mean:.1f}" + ("" if growth is None else f" ({100 * growth:+.0f} %)"),
             "",
         )
     method = record["method"]

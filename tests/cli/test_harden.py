@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import Result
 
 from mothkit.hardening.profiles import DEFAULT, PROFILES
+from mothkit_cli.output import show
+from mothkit_cli.tables import before_after
 from mothkit_converters import diff
 from tests.tiny import draw_images, tiny_model, write_images, write_tiny
 
@@ -61,6 +63,18 @@ def test_a_model_goes_in_and_the_same_model_comes_out(folder: Path, run: Run) ->
     assert "written: out.onnx, record: out.record.json" in done.stderr
     assert "harden pairs (14 steps)" in done.stderr
     assert run("evaluate", "out.onnx", "--data", "eval.npz").exit_code == 0  # the record holds --preprocess
+
+
+def test_growth_is_shown_where_there_is_one(
+    folder: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*HARDEN).exit_code == 0
+    record = json.loads(Path("out.record.json").read_text())
+    for growth, shown in ((0.6, "8.0 (+60 %)"), (None, "8.0")):
+        record["class_distance"] = {"before": {"mean": 5.0}, "after": {"mean": 8.0}, "mean_growth": growth}
+        show(*before_after(record), record="{}", json_to=None)
+        line = next(line for line in capsys.readouterr().out.splitlines() if "distance" in line)
+        assert line.split("5.0")[1].strip() == shown
 
 
 def test_known_triggers_and_evaluation_images_change_no_weight(folder: Path, run: Run) -> None:

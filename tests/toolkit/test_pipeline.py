@@ -244,6 +244,17 @@ def test_where_nothing_keeps_the_accuracy_nothing_is_written(
     assert all(candidate["accuracy_drop"] > 1 for candidate in method["candidates"])
 
 
+def test_class_distance_is_measured_before_and_after(folder: Path) -> None:
+    found = harden(settings=replace(SETTINGS, measure_distance=True))["class_distance"]
+    assert isinstance(found, dict)
+    before, after = found["before"]["entries"], found["after"]["entries"]
+    for entries in (before, after):
+        pairs = [(entry["source_class"], entry["target_class"]) for entry in entries]
+        assert pairs == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+    ratios = [b["class_distance"] / a["class_distance"] for a, b in zip(before, after, strict=True)]
+    assert found["mean_growth"] == pytest.approx(sum(ratios) / len(ratios) - 1)
+
+
 def interrupt_at(phase: str, step: int = 0) -> Callable[[Event], None]:
     """Return a sink that is interrupted where ``phase`` begins, or at the first event from its ``step`` on."""
     running = ""

@@ -190,7 +190,8 @@ def _growth(
         return {}
     after = _distance(hardened.to(job.model.device), job, emit)
     assert after is not None  # noqa: S101 - both are measured or none
-    growth = after.growth_over(before)
+    comparable = all(entry.class_distance > 0 for entry in before.entries)
+    growth = after.growth_over(before) if comparable else None  # no reason to lose what was hardened
     return {"class_distance": {"before": before.to_dict(), "after": after.to_dict(), "mean_growth": growth}}
 
 
