@@ -140,6 +140,25 @@ def test_phases_and_steps_are_told(classifier: Classifier, images: ImageSet) -> 
     assert not any(isinstance(event, Note) for event in told)
 
 
+def test_the_weights_of_the_chosen_candidate_come_back_not_the_last_ones(
+    classifier: Classifier, images: ImageSet
+) -> None:
+    chosen_early = 0
+    for learning_rate in (0.3, 0.5, 1.0):  # too fast: later weights may well be worse
+        training = replace(SMALL.training, learning_rate=learning_rate, schedule="constant", distillation=0.0)
+        config = replace(SMALL, candidates=5, training=training)
+        lowest = min(candidate.accuracy_drop for candidate in harden(classifier, images, config).candidates)
+        bound = Budget(max_accuracy_drop=max(lowest, 0))
+        hardened = harden(classifier, images, config, budget=bound)
+        fitting = [c for c in hardened.candidates if c.accuracy_drop <= bound.max_accuracy_drop]
+        assert hardened.chosen is fitting[-1]
+        assert hardened.classifier is not None
+        for name, tensor in hardened.classifier.state_dict().items():
+            assert torch.equal(tensor, fitting[-1].weights[name])
+        chosen_early += hardened.chosen is not hardened.candidates[-1]
+    assert chosen_early > 0
+
+
 # -- the same seed, the same weights --------------------------------------------------------------------------
 
 
@@ -184,6 +203,27 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
         (c.step, c.accuracy_drop) for c in wanted.candidates
     ]
     assert hardened.steps == wanted.steps
+
+
+# -- what its numbers do --------------------------------------------------------------------------------------
+
+
+def test_the_refresh_serves_the_later_inversions_of_a_round(classifier: Classifier, images: ImageSet) -> None:
+    for inversions, same in ((1, True), (4, False)):
+        config = replace(SMALL, inversions_per_round=inversions)
+        other = replace(config, refresh=replace(config.refresh, steps=7))
+        one, two = (weights(harden(classifier, images, each).classifier) for each in (config, other))
+        assert (one == two) is same
+
+
+def test_a_trigger_that_covers_too_much_is_not_stamped(classifier: Classifier, images: ImageSet) -> None:
+    for largest_stamp, same in ((1e-6, True), (1.0, False)):
+        config = replace(SMALL, largest_stamp=largest_stamp)
+        one, two = (
+            weights(harden(classifier, images, replace(config, stamped=stamped)).classifier)
+            for stamped in (1, 4)
+        )
+        assert (one == two) is same
 
 
 # -- budgets --------------------------------------------------------------------------------------------------
@@ -240,9 +280,12 @@ def test_a_model_that_reads_sides_is_hardened_without_mirroring(tmp_path: Path) 
         image[:, (slice(0, 3), slice(3, 5), slice(5, 8))[label]] = 180
     told: list[Event] = []
     sides = write_linear(tmp_path, kernel, np.float32(20) * np.eye(3, dtype=np.float32), np.zeros(3))
-    hardened = harden(sides, ImageSet.from_arrays(x, y, layout="nhwc"), emit=told.append)
+    images = ImageSet.from_arrays(x, y, layout="nhwc")
+    hardened = harden(sides, images, emit=told.append)
     assert hardened.details["mirrored"] is False
     assert any(isinstance(event, Note) and "not mirrored" in event.text for event in told)
+    upright = replace(SMALL, training=replace(SMALL.training, flip=False))
+    assert weights(hardened.classifier) == weights(harden(sides, images, upright).classifier)
 
 
 # -- the effect -----------------------------------------------------------------------------------------------
