@@ -17,7 +17,7 @@ from mothkit.hardening.selection import DropEstimator
 from mothkit.opening import Settings, open_model
 from mothkit.parity import torch_predict
 
-VIEWS = 4
+VIEWS = 16
 
 
 def main() -> None:

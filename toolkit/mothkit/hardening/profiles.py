@@ -63,7 +63,7 @@ class MothConfig:
     ease_fades_over: int = 1000
     largest_stamp: float = 0.25
     held_back: float = 0.15
-    views: int = 4
+    views: int = 16
     candidates: int = 5
 
     def __post_init__(self) -> None:
