@@ -26,7 +26,7 @@ def distance(
 
     Its unit is the L1 norm of the smallest trigger found, in pixels times channels.
     """
-    from mothkit.pipeline import distance_file
+    from mothkit.measuring import distance_file
     from mothkit.records import to_json
     from mothkit_cli.output import show
     from mothkit_cli.progress import progress_sink

@@ -15,7 +15,7 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure accuracy, ASR and robust accuracy."""
-    from mothkit.pipeline import evaluate_file
+    from mothkit.measuring import evaluate_file
     from mothkit.records import to_json
     from mothkit_cli.output import show
     from mothkit_cli.progress import progress_sink

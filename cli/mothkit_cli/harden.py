@@ -94,5 +94,5 @@ def _show(outcome: "Outcome", out: Path, json: str | None, *, quiet: bool) -> No
         drops = ", ".join(f"{c['accuracy_drop']:+.1f}" for c in outcome.record["method"]["candidates"])
         say(
             f"nothing written: no weights kept the accuracy asked for (estimated drops in points: {drops}); "
-            "allow more with --max-accuracy-drop, or give more clean images"
+            "allow more with --resume --max-accuracy-drop, or give more clean images"
         )

@@ -33,7 +33,7 @@ def parity(
 
     On real, stamped and random images, at batch 1 and more; exit 1 where they differ.
     """
-    from mothkit.pipeline import parity_files
+    from mothkit.measuring import parity_files
     from mothkit.records import to_json
     from mothkit_cli.output import show
     from mothkit_cli.tables import parity_table

@@ -19,7 +19,8 @@ from mothkit.events import Event, Note, PhaseStarted, StepDone
 from mothkit.hardening.base import Budget
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.profiles import DEFAULT, PROFILES
-from mothkit.pipeline import HardenSettings, checkpoint_path, evaluate_file, harden_file
+from mothkit.measuring import evaluate_file
+from mothkit.pipeline import HardenSettings, checkpoint_path, harden_file
 from mothkit.records import record_path
 from mothkit_converters import diff
 from tests.tiny import draw_images, tiny_model, write_images, write_tiny

@@ -8,8 +8,9 @@ from mothkit.distance import Direction, Distances
 from mothkit.events import EventSink, silent
 from mothkit.hardening.base import Budget
 from mothkit.inputs import Channels, Layout
+from mothkit.measuring import distance_file, evaluate_file, parity_files
 from mothkit.opening import Settings
-from mothkit.pipeline import HardenSettings, Outcome, distance_file, evaluate_file, harden_file, parity_files
+from mothkit.pipeline import HardenSettings, Outcome, harden_file
 
 
 class Opening(TypedDict, total=False):

@@ -1,9 +1,8 @@
 """The whole way of a file: in, hardened, written, proved. The only place that knows it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mothkit.classifier import Classifier, as_model_errors, open_source
-from mothkit.distance import Direction, Distances, all_directions, class_distances
-from mothkit.environment import describe_environment
+from mothkit.describing import describe_file, describe_images, describe_run
+from mothkit.distance import Distances, all_directions, class_distances
 from mothkit.errors import ConfigError, ImageError, OutputError, ParityError
 from mothkit.evaluation import Evaluation, evaluate
 from mothkit.events import EventSink, Note, PhaseStarted, silent
-from mothkit.hardening.base import Budget, Hardened
+from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.moth import Moth
 from mothkit.hardening.profiles import PROFILES
@@ -27,10 +26,10 @@ from mothkit.inversion.config import InversionConfig
 from mothkit.opening import OpenModel, Settings, check_accuracy, check_classes, open_model
 from mothkit.outputs import check_target, staging
 from mothkit.parity import Parity, Tolerance, check_import, compare, make_probes, torch_predict
-from mothkit.records import SCHEMA, PhaseClock, record_path, write_record
+from mothkit.records import PhaseClock, record_path, write_record
 from mothkit.runtime import Session
 from mothkit.triggers.file import KnownTrigger
-from mothkit_converters import Source, diff, find_head, write_back
+from mothkit_converters import diff, write_back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +115,7 @@ def harden_file(
         else:
             record |= _growth(distance, hardened.classifier, job, clock)
             record = _prove_and_write(job, hardened.classifier, record, clock)
-    checkpoint.remove()
+            checkpoint.remove()
     return Outcome(record, written=hardened.classifier is not None)
 
 
@@ -136,6 +135,7 @@ def _open_job(path: Path, data: str, out: Path, settings: HardenSettings, emit: 
     classifier = model.classifier(images.shape, allow_unbound=settings.allow_unbound)
     for each in (images, judged_on):
         check_classes(each, classifier.classes, path)
+    check_images(images, classifier.classes)
     triggers = model.triggers(settings.triggers, images.shape, classifier.classes)
     return _Job(
         path=path,
@@ -278,22 +278,16 @@ def _prove(job: _Job, hardened: Classifier, staged: Path, emit: EventSink) -> di
         )
     after = evaluate(session.logits, job.judged_on, job.triggers, emit=emit)
     return {
-        "model_out": _identify(job.out, written.source),
+        "model_out": describe_file(job.out, written.source),
         "parity_after": parity.to_dict(),
         "after": after.to_dict(),
         "changed": [asdict(change) for change in changes.changes],
     }
 
 
-def _identify(path: Path, source: Source) -> dict[str, Any]:
-    """Return name and SHA-256 of the file at ``path``, and of its external data if it has some."""
-    external = {name: digest for name, digest in source.digests.items() if name in source.external}
-    return {"path": path.name, "sha256": source.sha256} | ({"external": external} if external else {})
-
-
 def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -> dict[str, Any]:
     chosen = hardened.chosen
-    return _preamble("harden", job.model) | {
+    return describe_run("harden", job.model) | {
         "method": {
             "name": "moth",
             "profile": job.settings.profile,
@@ -311,145 +305,10 @@ def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -
             "evaluation_only": [job.judged_on.digest, *(known.name for known in job.triggers)],
         },
         "data": {
-            "clean": _describe(job.images),
-            "evaluation": _describe(job.judged_on),
+            "clean": describe_images(job.images),
+            "evaluation": describe_images(job.judged_on),
             "evaluated_on_clean_images": job.settings.eval_data is None,
         },
         "parity_before": parity.to_dict(),
         "before": before.to_dict(),
-    }
-
-
-def _preamble(command: str, model: OpenModel) -> dict[str, Any]:
-    environment = describe_environment()
-    return {
-        "schema": SCHEMA,
-        "command": command,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": environment.python, **environment.versions},
-        "plan": {
-            "device": str(model.device),
-            "threads": torch.get_num_threads(),
-            "memory_format": "channels_last" if model.device.type == "cpu" else "contiguous",
-        },
-        "seed": model.settings.seed,
-        "model_in": _identify(model.source.path, model.source),
-        "input_spec": model.spec.to_dict(),
-        "head": asdict(find_head(model.source)),
-    }
-
-
-def _describe(images: ImageSet) -> dict[str, Any]:
-    return {
-        "origin": images.origin,
-        "images": len(images),
-        "shape": list(images.shape),
-        "digest": images.digest,
-    }
-
-
-def evaluate_file(
-    path: Path, data: str, settings: Settings, *, triggers: Sequence[Path] = (), emit: EventSink = silent
-) -> dict[str, Any]:
-    """Return the record of an evaluation in onnxruntime: accuracy, and what each trigger does.
-
-    Raises:
-        MothkitError: input that cannot be taken; its subclasses say what.
-    """
-    clock = PhaseClock(emit)
-    model = open_model(path, settings)
-    images = model.images(data, per_class=True)
-    with as_model_errors():
-        session = model.session(find_head(model.source).value)
-    classes = session.logits(images.pixels([0])).shape[1]
-    check_classes(images, classes, path)
-    known = model.triggers(triggers, images.shape, classes)
-    result = evaluate(session.logits, images, known, emit=clock)
-    check_accuracy(result.accuracy, classes, images)
-    return _preamble("evaluate", model) | {
-        "providers": list(session.providers),
-        "data": {"evaluation": _describe(images)},
-        "result": result.to_dict(),
-        "seconds": clock.stop(),
-    }
-
-
-def distance_file(
-    path: Path,
-    data: str,
-    settings: Settings,
-    *,
-    directions: Sequence[Direction] | None = None,
-    steps: int = 1000,
-    images_per_class: int = 100,
-    emit: EventSink = silent,
-) -> tuple[Distances, dict[str, Any]]:
-    """Return class distances of the model at ``path``, and their record; all directions by default.
-
-    Raises:
-        MothkitError: input that cannot be taken; its subclasses say what.
-    """
-    clock = PhaseClock(emit)
-    model = open_model(path, settings)
-    images = model.images(data, per_class=True)
-    classifier = model.classifier(images.shape, allow_unbound=True)
-    check_classes(images, classifier.classes, path)
-    session = model.session(classifier.head.value)
-    check_import(classifier, session, make_probes(images.shape, images, settings.seed))
-    check_accuracy(evaluate(session.logits, images).accuracy, classifier.classes, images)
-    distances = class_distances(
-        classifier,
-        images,
-        directions or all_directions(classifier.classes),
-        config=InversionConfig(steps=steps),
-        images_per_class=images_per_class,
-        generator=torch.Generator().manual_seed(settings.seed),
-        device=model.device,
-        emit=clock,
-    )
-    return distances, _preamble("distance", model) | {
-        "data": {"clean": _describe(images)},
-        "steps": steps,
-        "class_distance": distances.to_dict(),
-        "seconds": clock.stop(),
-    }
-
-
-def parity_files(
-    path: Path,
-    other: Path | None,
-    settings: Settings,
-    *,
-    data: str | None = None,
-    shape: tuple[int, int] | None = None,
-) -> dict[str, Any]:
-    """Return the record of a comparison: two files in onnxruntime, or one with its import where ``other`` is None.
-
-    Args:
-        path: the reference, in onnxruntime.
-        other: the file to compare with it; None compares the torch import of ``path``.
-        settings: how to open both.
-        data: clean images to compare on too.
-        shape: (height, width) of the probes where neither model nor data say it.
-
-    Raises:
-        MothkitError: input that cannot be taken; its subclasses say what.
-    """
-    clock = PhaseClock(silent)
-    model = open_model(path, settings)
-    images = None if data is None else model.images(data, per_class=True)
-    size = model.image_shape(images, shape)
-    probes = make_probes(size, images, settings.seed)
-    with as_model_errors():
-        reference = model.session(find_head(model.source).value)
-    if other is None:
-        predict = torch_predict(model.classifier(size, allow_unbound=True), model.device)
-    else:
-        second = open_model(other, settings)
-        with as_model_errors():
-            predict = second.session(find_head(second.source).value).logits
-    return _preamble("parity", model) | {
-        "compared_with": "torch" if other is None else _identify(other, second.source),
-        "parity": compare(reference.logits, predict, probes, Tolerance()).to_dict(),
-        "seconds": clock.stop(),
     }

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from mothkit.classifier import Classifier
-from mothkit.errors import ConfigError
+from mothkit.errors import ConfigError, ImageError
 from mothkit.events import EventSink
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.selection import Candidate
@@ -61,6 +61,20 @@ class Hardened:
     cut: bool
     seen: tuple[str, ...]
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def check_images(images: ImageSet, classes: int) -> None:
+    """Check that every class has images to train on and to judge accuracy on.
+
+    Raises:
+        ImageError: a class has fewer than two.
+    """
+    few = [c for c in range(classes) if int((images.labels == c).sum()) < 2]
+    if few:
+        raise ImageError(
+            f"{images.origin}: classes {few} have fewer than 2 images; hardening needs some of every class, "
+            "at least one to train on and one to judge accuracy"
+        )
 
 
 class Defence(Protocol):

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from mothkit.classifier import Classifier
-from mothkit.errors import ImageError
 from mothkit.events import EventSink, Note, PhaseStarted, StepDone, silent
 from mothkit.hardening.bank import Direction, TriggerBank
-from mothkit.hardening.base import Budget, Hardened
+from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.pairs import Pair, PairTable
 from mothkit.hardening.profiles import DEFAULT, MothConfig
@@ -27,6 +26,9 @@ from mothkit.hardening.training import Sampler, Stamp, Trainer
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.engine import Inverted, invert
+
+_TRAINING_COST = 2.0  # of an image in a training step, against one in an inversion step
+_OF_BUDGET = 0.85  # the rest is for judging weights, and for what a plan gets wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Moth:
             if checkpoint and checkpoint.due():
                 checkpoint.save(run.state())
             run.round()
+        if checkpoint:
+            checkpoint.save(run.state())  # another --max-accuracy-drop can then choose without training anew
         return run.result(cut=cut)
 
 
@@ -102,12 +106,7 @@ class _Run:
         budget: Budget,
     ) -> "_Run":
         """Split the images, copy the model, measure where it stands."""
-        few = [c for c in range(original.classes) if int((images.labels == c).sum()) < 2]
-        if few:
-            raise ImageError(
-                f"{images.origin}: classes {few} have fewer than 2 images; MOTH needs some of every class, "
-                "at least one to train on and one to judge accuracy"
-            )
+        check_images(images, original.classes)
         emit(PhaseStarted("prepare"))
         teacher = copy.deepcopy(original).to(device).eval()
         rest, held_back = images.split(config.held_back, generator=generator)
@@ -145,9 +144,13 @@ class _Run:
         others = [tuple(s for s in range(self.classes) if s != t) for t in range(self.classes)]
         drawn = [[self.sampler.draw([s], self.config.warm_up_images) for s in sources] for sources in others]
         self.emit(PhaseStarted("warm-up: universal triggers", self.config.warm_up.steps))
+        began = time.monotonic()
         found = self._invert(
             [torch.cat(parts) for parts in drawn], list(range(self.classes)), self.config.warm_up, None
         )
+        if self.budget.seconds is not None and self.budget.steps is None:
+            inverted = self.config.warm_up.steps * sum(len(part) for parts in drawn for part in parts)
+            self._plan(self.budget.seconds, (time.monotonic() - began) / inverted)
         self.bank = TriggerBank(torch.cat([found.masks, found.patterns], dim=1))
         sizes = torch.where(found.found, found.mask_l1, torch.nan)
         self.table = PairTable.after_warm_up(_ease(found, drawn, others), sizes)
@@ -155,6 +158,27 @@ class _Run:
         for target in range(self.classes):
             if not self.is_done():
                 self._train(self._stamps(found, [target], [others[target]], stamped))
+
+    def _plan(self, seconds: float, per_image: float) -> None:
+        """Take as many steps as the time allows, so that the learning rate falls to its end within it.
+
+        Args:
+            seconds: the whole budget.
+            per_image: seconds that one image of one inversion step takes, as the warm-up showed.
+        """
+        config, batch = self.config, self.config.training.batch_size
+        inverted = 2 * config.pairs_per_round * config.inversion_images * config.inversion.steps
+        refreshed = 2 * config.pairs_per_round * config.inversion_images * config.refresh.steps
+        images = inverted + (config.inversions_per_round - 1) * refreshed
+        images += round(_TRAINING_COST * batch * config.steps_per_round)
+        left = _OF_BUDGET * (seconds - (time.monotonic() - self.started))
+        rounds = max(1, int(left / (images * per_image)))
+        planned = self.classes + rounds * config.steps_per_round
+        if planned < self.trainer.total:
+            self.trainer.total = planned
+            self.emit(
+                Note(f"the time budget allows {planned} training steps; --steps {planned} repeats them")
+            )
 
     def round(self) -> None:
         """Choose pairs, invert both directions of each, train on stamped images, take in the sizes."""

@@ -189,10 +189,11 @@ class Trainer:
             "weights": self.classifier.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "done": self.done,
+            "total": self.total,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         self.classifier.load_state_dict(state["weights"])
         self._optimiser.load_state_dict(state["optimiser"])
-        self.done = int(state["done"])
+        self.done, self.total = int(state["done"]), int(state["total"])
