@@ -237,12 +237,25 @@ def test_where_nothing_keeps_the_accuracy_nothing_is_written(
     monkeypatch.setitem(PROFILES, "default", ruinous)
     record = harden(settings=replace(SETTINGS, budget=Budget(steps=40, max_accuracy_drop=1)))
     assert record["written"] is False
-    assert names(folder) == before
+    assert names(folder) - before == {"out.onnx.checkpoint"}  # for a larger drop, see the next test
     assert "after" not in record
     method = record["method"]
     assert isinstance(method, dict)
     assert method["chosen_step"] is None
     assert all(candidate["accuracy_drop"] > 1 for candidate in method["candidates"])
+
+
+def test_a_larger_drop_chooses_from_what_was_trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harmful = replace(DEFAULT, training=replace(DEFAULT.training, learning_rate=3.0))
+    monkeypatch.setitem(PROFILES, "default", harmful)
+    assert (
+        harden(settings=replace(SETTINGS, budget=Budget(steps=14, max_accuracy_drop=0)))["written"] is False
+    )
+    seen: list[Event] = []
+    again = replace(SETTINGS, budget=Budget(steps=14, max_accuracy_drop=100), resume=True)
+    assert harden(settings=again, emit=seen.append)["written"] is True
+    assert not any(isinstance(event, PhaseStarted) and event.name.startswith("warm-up") for event in seen)
+    assert not checkpoint_path(folder / "out.onnx").exists()
 
 
 def test_class_distance_is_measured_before_and_after(folder: Path) -> None:

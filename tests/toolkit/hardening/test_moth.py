@@ -83,6 +83,26 @@ def images() -> ImageSet:
     return tiny_images(40)
 
 
+def test_a_time_budget_plans_steps_that_the_step_count_repeats(
+    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Budget, "is_spent", lambda *_: False)  # on a busy machine a plan may prove too long
+    notes: list[str] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
+    long = replace(SMALL, steps_per_class=10_000)
+    planned = harden(classifier, images, long, budget=Budget(seconds=4, max_accuracy_drop=100), emit=emit)
+    assert planned.steps < long.total_steps(len(images), 3)
+    assert notes == [
+        f"the time budget allows {planned.steps} training steps; --steps {planned.steps} repeats them"
+    ]
+    repeated = harden(classifier, images, long, budget=Budget(steps=planned.steps, max_accuracy_drop=100))
+    assert weights(repeated.classifier) == weights(planned.classifier)
+
+
 # -- what comes back ------------------------------------------------------------------------------------------
 
 
