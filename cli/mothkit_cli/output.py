@@ -1,8 +1,6 @@
 """Results go to stdout, everything else to stderr; a record file is whole or absent."""
 
 import io
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -56,6 +54,8 @@ def show(*tables: RenderableType, record: str, json_to: str | None) -> None:
         OSError: the record's file cannot be written; what stood there before still does.
     """
     if json_to is not None and json_to != "-":
+        from mothkit.records import write_text
+
         write_text(Path(json_to), record)
     _print(stderr if json_to == "-" else stdout, tables)
     if json_to == "-":
@@ -72,24 +72,3 @@ def _print(console: Console, tables: Sequence[RenderableType]) -> None:
     wide.print(*tables, sep="\n")
     for line in drawn.getvalue().splitlines():
         console.file.write(line.rstrip() + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a file beside it that is synced and renamed.
-
-    Raises:
-        OSError: it cannot be written; what stood at ``path`` before still does.
-    """
-    target = path.resolve()
-    if target.exists() and not target.is_file():  # a device or a named pipe: nothing to keep
-        target.write_text(text, encoding="utf-8")
-        return
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with beside.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mothkit_cli.output import new_table, plain, show, write_text
+from mothkit.records import write_text
+from mothkit_cli.output import new_table, plain, show
 
 RECORD = json.dumps({"a": 1})
 

@@ -42,20 +42,34 @@ def _plain(value: object) -> object:
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:
-    """Write ``record`` to ``path``, through a file beside it that is synced and renamed.
+    """Write ``record`` to ``path``, as ``write_text`` does.
 
     Raises:
         OutputError: it cannot be written; what stood there still stands.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with beside.open("x", encoding="utf-8") as file:
-            file.write(to_json(record))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_text(path, to_json(record))
     except OSError as error:
         raise OutputError(f"{path}: the record cannot be written: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` through a file beside it that is synced and renamed.
+
+    Raises:
+        OSError: it cannot be written; what stood at ``path`` before still does.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():  # a device or a named pipe: nothing to keep
+        target.write_text(text, encoding="utf-8")
+        return
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with beside.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
 
