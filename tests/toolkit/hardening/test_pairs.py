@@ -131,11 +131,20 @@ def test_a_first_size_has_nothing_to_grow_from_and_shares_no_memory() -> None:
     """The published code makes size and growth one array here: sizes then stand where growth belongs."""
     pairs = PairTable.after_warm_up(torch.zeros(3, 3), torch.tensor([NAN, 8.0, 8.0]))
     pairs.update(1, 0, 30.0)
-    assert (pairs.size[1, 0], pairs.growth[1, 0]) == (30, 1)
+    assert (pairs.size[1, 0], pairs.growth[1, 0]) == (30, 0.5)
     assert pairs.size[2, 0].isnan()  # no other direction was written to
     pairs.update(1, 0, 33.0)
-    assert pairs.growth[1, 0] == pytest.approx((1 + 0.1) / 2)
+    assert pairs.growth[1, 0] == pytest.approx((0.5 + 0.1) / 2)
     assert pairs.size[1, 0] == 33
+
+
+def test_a_pair_for_which_nothing_is_found_makes_way_for_others() -> None:
+    pairs = PairTable.after_warm_up(torch.zeros(3, 3), torch.tensor([9.0, 9.0, 8.0]))
+    assert pairs.choose(1, exploration=0, alpha=1, generator=seeded()) == [(0, 1)]
+    pairs.update(0, 1, NAN)
+    pairs.update(1, 0, NAN)
+    assert pairs.size[0, 1] == 9  # the last success stands
+    assert pairs.choose(1, exploration=0, alpha=1, generator=seeded()) == [(0, 2)]
 
 
 def test_the_callers_tensors_are_not_written_to() -> None:

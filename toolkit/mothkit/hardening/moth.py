@@ -204,8 +204,7 @@ class _Run:
             sources = [(s,) for s, _ in directions]
             self._train(self._stamps(found, range(len(directions)), sources, self.config.stamped))
         for (s, t), size in zip(directions, torch.stack(sizes).nanmean(0).tolist(), strict=True):
-            if not math.isnan(size):
-                self.table.update(s, t, size)
+            self.table.update(s, t, size)
         self.rounds += 1
         self._report(pairs, sizes[-1])
         self._judge()

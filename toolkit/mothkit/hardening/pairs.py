@@ -3,6 +3,7 @@
 Source: Tao et al., IEEE S&P 2022, section on pair selection; docs/moth.md lists what was mended.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +66,16 @@ class PairTable:
         return chosen
 
     def update(self, source: int, target: int, mask_l1: float) -> None:
-        """Take in the size of the newest trigger of one direction."""
+        """Take in the size of the newest trigger of one direction; nan where none was found.
+
+        Without a trigger, or without an earlier one to compare with, nothing is known to have grown: the mean
+        falls, and other pairs get their turn.
+        """
         before = float(self.size[source, target])
-        if before > 0:  # false for nan: the first size of a direction has nothing to grow from
-            gain = (mask_l1 - before) / before
-            self.growth[source, target] = (self.growth[source, target] + gain) / 2
-        self.size[source, target] = mask_l1
+        gain = 0.0 if math.isnan(mask_l1) or not before > 0 else (mask_l1 - before) / before
+        self.growth[source, target] = (self.growth[source, target] + gain) / 2
+        if not math.isnan(mask_l1):
+            self.size[source, target] = mask_l1
 
     def state(self) -> dict[str, Any]:
         """Return the table as plain tensors."""

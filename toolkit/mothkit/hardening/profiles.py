@@ -88,6 +88,7 @@ class MothConfig:
 
 
 DEFAULT = MothConfig(
+    ease_fades_over=100,
     warm_up=InversionConfig(steps=100, success_rate=0.95),
     inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
 )
