@@ -52,6 +52,23 @@ def test_nan_on_either_side_never_agrees() -> None:
         assert parity.max_absolute == float("inf")
 
 
+def test_torch_computes_in_whole_floats_and_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = open_tiny(write_tiny(tmp_path / "tiny.onnx"))
+    seen, forward = [], type(classifier).forward
+
+    def spy(self: nn.Module, x: Tensor) -> Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return forward(self, x)
+
+    monkeypatch.setattr(type(classifier), "forward", spy)
+    before = torch.backends.cudnn.allow_tf32
+    torch_predict(classifier, CPU)(torch.zeros(1, *SHAPE))
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 is before
+
+
 def test_other_numbers_of_classes_are_refused() -> None:
     with pytest.raises(ParityError, match=r"the two give \(1, 2\) and \(1, 3\)"):
         compare(

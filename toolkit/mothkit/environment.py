@@ -148,6 +148,8 @@ def _provider_used(name: str) -> str:
     x, y = (helper.make_tensor_value_info(side, TensorProto.FLOAT, [2]) for side in ("x", "y"))
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "probe", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    if name == CUDA:
+        onnxruntime.preload_dlls()  # as sessions do
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[name])

@@ -1,6 +1,7 @@
 """Parity: do two ways of running a classifier give the same logits?"""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -144,10 +145,23 @@ def torch_predict(classifier: Classifier, device: torch.device) -> Predict:
 
     @torch.no_grad()
     def predict(x: Tensor) -> Tensor:
-        logits: Tensor = classifier(x.to(device))
+        with _whole_floats():
+            logits: Tensor = classifier(x.to(device))
         return logits.float().cpu()
 
     return predict
+
+
+def _whole_floats() -> AbstractContextManager[None]:
+    """Keep convolutions on CUDA in float32: in TF32, torch's default there, no model would pass."""
+    cudnn = torch.backends.cudnn
+    flags: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    return flags
 
 
 def check_import(classifier: Classifier, session: Session, probes: Mapping[str, Tensor]) -> Parity:
