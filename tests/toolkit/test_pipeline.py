@@ -227,6 +227,7 @@ def test_without_images_to_evaluate_on_the_record_says_so(folder: Path) -> None:
     data = record["data"]
     assert isinstance(data, dict)
     assert data["evaluated_on_clean_images"] is True
+    assert record["seen"]["evaluation_only"] == []
 
 
 def test_where_nothing_keeps_the_accuracy_nothing_is_written(
@@ -323,6 +324,17 @@ def test_a_checkpoint_of_other_images_is_refused(folder: Path) -> None:
     write_images(Path("clean.npz"), 20, seed=5)
     with pytest.raises(ResumeError, match=r"out\.onnx\.checkpoint: belongs to a run with another model"):
         harden(settings=replace(SETTINGS, resume=True))
+
+
+def test_an_earlier_runs_state_is_not_taken_for_this_ones(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        harden(emit=interrupt_at("harden pairs"))
+    seen: list[Event] = []
+    stop = interrupt_at("warm-up")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        harden(settings=replace(SETTINGS, seed=1), emit=lambda event: (seen.append(event), stop(event))[1])
+    assert any(isinstance(event, Note) and "earlier run will be replaced" in event.text for event in seen)
+    assert caught.value.__notes__ == ["nothing was saved yet"]
 
 
 def test_resuming_nothing_starts_anew_and_says_so(folder: Path) -> None:

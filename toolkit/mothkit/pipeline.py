@@ -209,6 +209,8 @@ def _checkpoint(job: _Job, emit: EventSink) -> Checkpoint:
     checkpoint = Checkpoint(checkpoint_path(job.out), fingerprint, resume=job.settings.resume)
     if checkpoint.resume and not checkpoint.path.exists():
         emit(Note(f"nothing to resume: there is no {checkpoint.path}; starting anew"))
+    elif not checkpoint.resume and checkpoint.path.exists():
+        emit(Note(f"{checkpoint.path} of an earlier run will be replaced; --resume would go on from it"))
     return checkpoint
 
 
@@ -218,9 +220,10 @@ def _resumable(checkpoint: Checkpoint) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, OutputError) as stop:
-        saved = checkpoint.path.exists()
         stop.add_note(
-            f"go on with --resume (state in {checkpoint.path})" if saved else "nothing was saved yet"
+            f"go on with --resume (state in {checkpoint.path})"
+            if checkpoint.is_ours
+            else "nothing was saved yet"
         )
         raise
 
@@ -287,6 +290,7 @@ def _prove(job: _Job, hardened: Classifier, staged: Path, emit: EventSink) -> di
 
 def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -> dict[str, Any]:
     chosen = hardened.chosen
+    unseen = [job.judged_on.digest] if job.judged_on is not job.images else []
     return describe_run("harden", job.model) | {
         "method": {
             "name": "moth",
@@ -302,7 +306,7 @@ def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -
         "seen": {
             "hardening": list(hardened.seen),
             "choice_of_weights": list(hardened.seen),
-            "evaluation_only": [job.judged_on.digest, *(known.name for known in job.triggers)],
+            "evaluation_only": [*unseen, *(known.name for known in job.triggers)],
         },
         "data": {
             "clean": describe_images(job.images),

@@ -1,6 +1,7 @@
 import hashlib
 import pickle
 import resource
+import time
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,22 @@ def test_it_is_due_after_its_time_and_not_right_after_a_save(path: Path) -> None
     assert spent.due()
     spent.save({})
     assert not spent.due()
+
+
+def test_what_takes_long_to_write_is_written_more_rarely(path: Path) -> None:
+    now = time.monotonic()
+    assert Checkpoint(path, "a", every=100, _last=now - 150, _took=0.5).due()
+    assert not Checkpoint(path, "a", every=100, _last=now - 150, _took=1.0).due()
+
+
+def test_it_knows_whether_the_file_is_its_own(path: Path, saved: bytes) -> None:
+    anew, resumed = Checkpoint(path, "a"), opened(path)
+    assert not anew.is_ours
+    assert not resumed.is_ours
+    resumed.load()
+    assert resumed.is_ours
+    anew.save({})
+    assert anew.is_ours
 
 
 def test_it_can_be_removed_twice(path: Path, saved: bytes) -> None:

@@ -19,6 +19,7 @@ from mothkit.errors import ResumeError
 
 _MAGIC = b"mothkit checkpoint 1\n"
 _DIGEST = hashlib.sha256().digest_size
+_QUICK = 0.5  # seconds that a write may take; where the state is gigabytes, writes become rarer
 
 
 @dataclass(slots=True)
@@ -29,14 +30,17 @@ class Checkpoint:
         path: the file; written to a temporary file beside it and renamed.
         fingerprint: names model, images, config and seed; a file of another run is refused.
         resume: whether an existing file is to be read.
-        every: seconds between two writes.
+        every: seconds between two writes; as many times more as a write takes longer than half a second.
+        is_ours: whether the file holds this run's state, and not that of an earlier one.
     """
 
     path: Path
     fingerprint: str
     resume: bool = False
     every: float = 15.0
+    is_ours: bool = field(default=False, init=False)
     _last: float = field(default_factory=time.monotonic)
+    _took: float = 0.0
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state, or None where there is nothing to resume.
@@ -59,6 +63,7 @@ class Checkpoint:
                 f"{self.path}: belongs to a run with another model, images, seed or settings; "
                 "repeat that run's options, or leave out --resume to start anew"
             )
+        self.is_ours = True
         return state
 
     def _payload(self) -> bytes:
@@ -76,7 +81,7 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Return whether it is time to save again."""
-        return time.monotonic() - self._last >= self.every
+        return time.monotonic() - self._last >= self.every * max(1.0, self._took / _QUICK)
 
     def save(self, state: dict[str, Any]) -> None:
         """Write ``state`` (tensors and plain values).
@@ -84,6 +89,7 @@ class Checkpoint:
         Raises:
             ResumeError: there is no room, or the folder is not writable.
         """
+        began = time.monotonic()
         buffer = io.BytesIO()
         torch.save({"fingerprint": self.fingerprint, "state": state}, buffer)
         payload = buffer.getbuffer()
@@ -100,7 +106,9 @@ class Checkpoint:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        self.is_ours = True
         self._last = time.monotonic()
+        self._took = self._last - began
 
     def remove(self) -> None:
         """Delete the file, if there is one."""
