@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner, Result
 
@@ -49,7 +50,16 @@ def raising(error: BaseException) -> Callable[[], object]:
         (ConversionError("a.onnx: no graph"), "error: a.onnx: no graph"),
         (ImageError("two\nlines \x1b[31mred"), r"error: two lines \x1b[31mred"),
         (OSError(errno.ENOSPC, "No space left on device", "out"), "error: No space left on device: out"),
-        (MemoryError(), "error: not enough memory"),
+        (MemoryError(), "error: not enough memory; free some, or take another --device"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nTried much"),
+            "error: not enough memory: CUDA out of memory.; free some, or take another --device",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "error: not enough memory: DefaultCPUAllocator: can't allocate memory; "
+            "free some, or take another --device",
+        ),
         (
             ZeroDivisionError("by\nzero"),
             "internal error: ZeroDivisionError: by zero; run again with --debug to see where",

@@ -143,6 +143,8 @@ def of_classes(names: list[str], labels: list[int]) -> ImageSet:
 def test_more_classes_than_scores_are_refused() -> None:
     with pytest.raises(ImageError, match=r"data: has 4 classes, but m\.onnx gives 3 scores"):
         check_classes(of_classes(["a", "b", "c", "d"], [0, 3]), 3, Path("m.onnx"))
+    with pytest.raises(ImageError, match=r"data: has 4 classes, but m\.onnx gives 3 scores"):
+        check_classes(of_classes(["a", "b", "c", "d"], [0, 2]), 3, Path("m.onnx"))
 
 
 def test_fewer_named_classes_are_refused_since_their_order_is_a_guess() -> None:

@@ -190,7 +190,7 @@ def check_classes(images: ImageSet, classes: int, path: Path) -> None:
     """
     found = len(images.class_names)
     highest = int(images.labels.max())
-    if highest >= classes:
+    if max(found, highest + 1) > classes:
         raise ImageError(
             f"{images.origin}: has {found} classes, but {path} gives {classes} scores; "
             "give --labels, or images of the model's own classes"
