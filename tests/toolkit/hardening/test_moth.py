@@ -13,14 +13,15 @@ from mothkit.classifier import Classifier
 from mothkit.distance import class_distances
 from mothkit.errors import ImageError
 from mothkit.events import Event, EventSink, Note, PhaseStarted, StepDone, silent
+from mothkit.hardening import moth
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
-from mothkit.hardening.moth import Moth, _ease
+from mothkit.hardening.moth import Moth, _ease, _parts
 from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.training import TrainingConfig
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig
-from mothkit.inversion.engine import Inverted
+from mothkit.inversion.engine import Inverted, invert
 from tests.tiny import LEADING, OTHER, SIDE, open_tiny, tiny_images
 
 CPU = torch.device("cpu")
@@ -234,6 +235,36 @@ def test_the_refresh_serves_the_later_inversions_of_a_round(classifier: Classifi
         other = replace(config, refresh=replace(config.refresh, steps=7))
         one, two = (weights(harden(classifier, images, each).classifier) for each in (config, other))
         assert (one == two) is same
+
+
+@pytest.mark.parametrize(
+    ("room", "parts"),
+    [(1, [(0, 1), (1, 2), (2, 3)]), (5, [(0, 2), (2, 3)]), (6, [(0, 2), (2, 3)]), (9, [(0, 3)])],
+)
+def test_inversions_are_parted_by_the_images_that_they_hold(room: int, parts: list[tuple[int, int]]) -> None:
+    assert [(part.start, part.stop) for part in _parts([2, 3, 4], room)] == parts
+
+
+def test_many_images_are_never_held_all_at_once(
+    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools, steps = [], []
+
+    def spy(model: Classifier, pool: Tensor, *args: object, **given: object) -> Inverted:
+        pools.append(len(pool))
+        return invert(model, pool, *args, **given)  # type: ignore[arg-type]
+
+    def emit(event: Event) -> None:
+        if isinstance(event, StepDone) and len(pools) <= 3:
+            steps.append((event.step, event.total))
+
+    monkeypatch.setattr(moth, "invert", spy)
+    monkeypatch.setattr(moth, "_POOL_VALUES", 10 * 3 * SIDE**2)
+    hardened = harden(classifier, images, emit=emit)
+    assert pools[:3] == [10, 10, 10]  # one universal trigger after the other: 5 images of 2 other classes
+    assert max(pools) == 10
+    assert steps == [(10, 60), (20, 60), (30, 60), (40, 60), (50, 60), (60, 60)]
+    assert len({(s, t) for s, t, _ in hardened.details["last_mask_l1"]}) == 6
 
 
 def test_a_trigger_that_covers_too_much_is_not_stamped(classifier: Classifier, images: ImageSet) -> None:

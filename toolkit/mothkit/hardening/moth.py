@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mothkit.classifier import Classifier
-from mothkit.events import EventSink, Note, PhaseStarted, StepDone, silent
+from mothkit.events import Event, EventSink, Note, PhaseStarted, StepDone, silent
 from mothkit.hardening.bank import Direction, TriggerBank
 from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.checkpoint import Checkpoint
@@ -25,9 +25,10 @@ from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirro
 from mothkit.hardening.training import Sampler, Stamp, Trainer
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig, InversionTask
-from mothkit.inversion.engine import Inverted, invert
+from mothkit.inversion.engine import Inverted, invert, join
 
 _TRAINING_COST = 2.0  # of an image in a training step, against one in an inversion step
+_POOL_VALUES = 320 * 2**20  # of images held at once for an inversion, 1.25 GiB of float32
 _OF_BUDGET = 0.85  # the rest is for judging weights, and for what a plan gets wrong
 
 
@@ -229,6 +230,25 @@ class _Run:
         config: InversionConfig,
         start: tuple[Tensor, Tensor] | None,
     ) -> Inverted:
+        """Invert all together, or one part after the other where the images would not fit into memory."""
+        room = _POOL_VALUES // math.prod(self.images.shape)
+        parts = _parts([len(indices) for indices in drawn], room)
+        found = []
+        for number, rows in enumerate(parts):
+            begin = None if start is None else (start[0][rows], start[1][rows])
+            emit = self.emit if start is None else silent  # a round tells its own steps
+            emit = _part_of(emit, number, len(parts))
+            found.append(self._invert_part(drawn[rows], targets[rows], config, begin, emit))
+        return join(found)
+
+    def _invert_part(
+        self,
+        drawn: Sequence[Tensor],
+        targets: Sequence[int],
+        config: InversionConfig,
+        start: tuple[Tensor, Tensor] | None,
+        emit: EventSink,
+    ) -> Inverted:
         pool = self.sampler.pixels(torch.cat(list(drawn)))
         tasks, first = [], 0
         for indices, target in zip(drawn, targets, strict=True):
@@ -242,7 +262,7 @@ class _Run:
             generator=self.generator,
             device=self.device,
             start=start,
-            emit=self.emit if start is None else silent,  # a round tells its own steps
+            emit=emit,
         )
 
     def _stamps(
@@ -360,6 +380,28 @@ def _ease(found: Inverted, drawn: Sequence[Sequence[Tensor]], others: Sequence[S
         for source, part in zip(sources, torch.split(fall, [len(d) for d in drawn[target]]), strict=True):
             ease[source, target] = part.mean()
     return ease
+
+
+def _parts(counts: Sequence[int], room: int) -> list[slice]:
+    """Return consecutive parts of ``counts`` whose sums are at most ``room``; a larger count stands alone."""
+    parts, first, total = [], 0, 0
+    for index, count in enumerate(counts):
+        if index > first and total + count > room:
+            parts.append(slice(first, index))
+            first, total = index, 0
+        total += count
+    return [*parts, slice(first, len(counts))]
+
+
+def _part_of(emit: EventSink, number: int, parts: int) -> EventSink:
+    """Return a sink that counts the steps of part ``number`` as some of the whole."""
+
+    def tell(event: Event) -> None:
+        if isinstance(event, StepDone):
+            event = replace(event, step=number * event.total + event.step, total=parts * event.total)
+        emit(event)
+
+    return tell
 
 
 def _entries(table: Tensor) -> Iterator[tuple[int, int, float]]:

@@ -128,7 +128,7 @@ def invert(
             state = State.start(values[rows].to(device), first_cost[rows].to(device))
             tell = _offset(emit, first // group, -(-len(tasks) // group))
             parts.append(_run(model, pool, packed, state, config, generator, tell))
-    return _join(parts)
+    return join(parts)
 
 
 def forward_images(pool: Tensor, device: torch.device) -> int:
@@ -276,7 +276,8 @@ def _report(
     )
 
 
-def _join(parts: Sequence[Inverted]) -> Inverted:
+def join(parts: Sequence[Inverted]) -> Inverted:
+    """Return the findings of ``parts``, in order, as those of one inversion."""
     return Inverted(
         masks=torch.cat([part.masks for part in parts]),
         patterns=torch.cat([part.patterns for part in parts]),
