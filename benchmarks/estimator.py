@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from mothkit.agreement import torch_predict
 from mothkit.evaluation import classify
 from mothkit.hardening.selection import DropEstimator
 from mothkit.opening import Settings, open_model
-from mothkit.parity import torch_predict
 
 VIEWS = 16
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from mothkit.agreement import Tolerance, check_import, compare, make_probes, torch_predict
 from mothkit.classifier import as_model_errors
 from mothkit.describing import describe_file, describe_images, describe_run
 from mothkit.distance import Direction, Distances, all_directions, class_distances
@@ -13,7 +14,6 @@ from mothkit.evaluation import evaluate
 from mothkit.events import EventSink, silent
 from mothkit.inversion.config import InversionConfig
 from mothkit.opening import Settings, check_accuracy, check_classes, open_model
-from mothkit.parity import Tolerance, check_import, compare, make_probes, torch_predict
 from mothkit.records import PhaseClock
 from mothkit_converters import find_head
 

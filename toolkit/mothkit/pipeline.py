@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mothkit.agreement import Parity, Tolerance, check_import, compare, make_probes, torch_predict
 from mothkit.classifier import Classifier, as_model_errors, open_source
 from mothkit.describing import describe_file, describe_images, describe_run
 from mothkit.distance import Distances, all_directions, class_distances
@@ -25,7 +26,6 @@ from mothkit.images.load import split_path
 from mothkit.inversion.config import InversionConfig
 from mothkit.opening import OpenModel, Settings, check_accuracy, check_classes, open_model
 from mothkit.outputs import check_target, staging
-from mothkit.parity import Parity, Tolerance, check_import, compare, make_probes, torch_predict
 from mothkit.records import PhaseClock, record_path, write_record
 from mothkit.runtime import Session
 from mothkit.triggers.file import KnownTrigger

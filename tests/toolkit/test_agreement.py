@@ -7,10 +7,10 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from mothkit.agreement import Tolerance, check_import, compare, first_difference, make_probes, torch_predict
 from mothkit.classifier import open_source
 from mothkit.errors import ParityError
 from mothkit.inputs import InputSpec
-from mothkit.parity import Tolerance, check_import, compare, first_difference, make_probes, torch_predict
 from mothkit.runtime import Session
 from tests.tiny import SIDE, open_tiny, tiny_images, tiny_model, write_tiny
 
