@@ -16,7 +16,7 @@ def before_after(record: Record) -> list["Table"]:
     before, after = record["before"], record.get("after")
     table = new_table("", "before", "after", "images", numbers=("before", "after", "images"))
     for label, old, new in _rows(before, after):
-        table.add_row(plain(label), _rate(old), _rate(new), str(old.get("count", "")))
+        table.add_row(_label(label), _rate(old), _rate(new), str(old.get("count", "")))
     distance = record.get("class_distance")
     if distance is not None:
         old_mean, new_mean, growth = (
@@ -59,6 +59,11 @@ def _rows(before: Record, after: Record | None) -> list[tuple[str, Record, Recor
     return rows
 
 
+def _label(text: str) -> str:
+    """Return ``text`` as ``plain`` does, with the indent of a row that belongs to the one above."""
+    return " " * (len(text) - len(text.lstrip(" "))) + plain(text)
+
+
 def _attack(score: Record) -> str:
     source = "any" if score["source_class"] is None else score["source_class"]
     return f"{score['name']} ({source} to {score['target_class']})"
@@ -80,7 +85,7 @@ def one_evaluation(record: Record) -> "Table":
     """Return the table of an evaluate record."""
     table = new_table("", "value", "hits", "images", numbers=("value", "hits", "images"))
     for label, rate, _ in _rows(record["result"], None):
-        table.add_row(plain(label), _rate(rate), str(rate.get("hits", "")), str(rate.get("count", "")))
+        table.add_row(_label(label), _rate(rate), str(rate.get("hits", "")), str(rate.get("count", "")))
     return table
 
 

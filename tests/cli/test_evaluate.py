@@ -74,6 +74,12 @@ def test_json_alone_on_stdout_and_the_table_on_stderr(folder: Path, run: Run) ->
     assert (table.stderr, table.stdout.splitlines()) == ("", done.stderr.splitlines())
 
 
+def test_what_belongs_to_a_trigger_is_indented_below_it(folder: Path, run: Run) -> None:
+    lines = run(*EVALUATE, "--trigger", "blue.toml").stdout.splitlines()
+    assert lines[2].startswith("ASR blue (any to 2)")
+    assert [line[:6] for line in lines[3:]] == ["  of t", "  exce", "  robu"]
+
+
 def test_several_triggers_are_scored_in_order(folder: Path, run: Run) -> None:
     Path("other.toml").write_text(BLUE.replace("target_class = 2", "target_class = 1\nsource_class = 0"))
     done = run(*EVALUATE, "--trigger", "other.toml", "--trigger", "blue.toml", "--json", "-")
