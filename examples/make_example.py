@@ -22,7 +22,7 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 MODEL, TRIGGER, TRIGGER_IMAGE = "signs_poisoned.onnx", "trigger.toml", "trigger.png"
 CLEAN, TEST = "signs_clean.zip", "signs_test.zip"
-CLEAN_PER_CLASS, TEST_PER_CLASS, TEST_OF_SOURCE = 50, 60, 150
+CLEAN_PER_CLASS, TEST_PER_CLASS, TEST_OF_SOURCE = 72, 60, 150
 POLYGON_CORNERS = 8
 STAMP_SIDE, STAMP_ROW, STAMP_COLUMN = (
     7,

@@ -338,7 +338,9 @@ class _Run:
             "last_mask_l1": [
                 [s, t, size] for s, t, size in _entries(self.table.size) if not math.isnan(size)
             ],
-            "accuracy_on_hard_views_before": self.estimator.accuracy_before,
+            "held_back_accuracy_before": dict(
+                zip(("plain", "hard_views"), self.estimator.before, strict=True)
+            ),
         }
 
     def state(self) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """How much accuracy did hardening cost? An estimate from clean images that the model may have memorised.
 
 A defender's clean images are often images that the model was trained on. On these the original scores better
-than on new ones, and any fine-tuning seems to cost more than it does. The estimate therefore compares both
-models on hard views of images held back from hardening: turned, scaled, shifted, recoloured, with a square cut
-out. On such views memory helps little. docs/moth.md holds the measurement behind the choice.
+than on new ones, and any fine-tuning seems to cost more than it does. So both models are also compared on hard
+views of images held back from hardening: turned, scaled, shifted, recoloured, with a square cut out. On such
+views memory helps little, but where nothing was memorised they are harder than the model's work, and make a loss
+look larger. Each of the two, plain and hard, overstates in its own case; the estimate is the smaller one.
+docs/moth.md holds the measurement behind the choice.
 """
 
 from dataclasses import dataclass, field
@@ -78,7 +80,11 @@ def mirroring_is_safe(classifier: Classifier, images: ImageSet, device: torch.de
 
 
 class DropEstimator:
-    """Estimates accuracy drops against one original on the same hard views of held-back images."""
+    """Estimates accuracy drops against one original on the same views of held-back images.
+
+    Attributes:
+        before: accuracy of the original, 0 to 1, on the images as they are and on their hard views.
+    """
 
     def __init__(
         self,
@@ -92,21 +98,25 @@ class DropEstimator:
     ) -> None:
         self._held_back, self._views, self._mirror = held_back, views, mirror
         self._seed, self._device = seed, device
-        self.accuracy_before = self._accuracy(original)
+        self.before = self._accuracies(original)
 
     def drop(self, classifier: Classifier) -> float:
         """Return the estimated points of accuracy that ``classifier`` loses (below 0: gains)."""
-        return 100 * (self.accuracy_before - self._accuracy(classifier))
+        after = self._accuracies(classifier)
+        return 100 * min(then - now for then, now in zip(self.before, after, strict=True))
 
     @torch.no_grad()
-    def _accuracy(self, classifier: Classifier) -> float:
+    def _accuracies(self, classifier: Classifier) -> tuple[float, float]:
         generator = torch.Generator().manual_seed(self._seed)  # every classifier sees the same views
-        hits = 0
-        for _ in range(self._views):
-            for x, y in self._held_back.batches(_BATCH):
-                view = hard_view(x, generator, mirror=self._mirror)
-                hits += int((classifier(view.to(self._device)).argmax(1).cpu() == y).sum())
-        return hits / (self._views * len(self._held_back))
+        plain, hard = 0, 0
+        for x, y in self._held_back.batches(_BATCH):
+            plain += self._hits(classifier, x, y)
+            for _ in range(self._views):
+                hard += self._hits(classifier, hard_view(x, generator, mirror=self._mirror), y)
+        return plain / len(self._held_back), hard / (self._views * len(self._held_back))
+
+    def _hits(self, classifier: Classifier, x: Tensor, y: Tensor) -> int:
+        return int((classifier(x.to(self._device)).argmax(1).cpu() == y).sum())
 
 
 def best_of(candidates: list[Candidate], max_drop: float) -> Candidate | None:

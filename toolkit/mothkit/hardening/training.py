@@ -43,7 +43,7 @@ class TrainingConfig:
     schedule: Schedule = "cosine"
     weight_decay: float = 0.0
     batch_statistics: bool = True
-    distillation: float = 0.5
+    distillation: float = 0.9
     temperature: float = 2.0
     flip: bool = True
     shift: float = 0.125
