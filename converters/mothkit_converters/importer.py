@@ -24,7 +24,7 @@ class BoundModule(nn.Module):
 
     Attributes:
         source: The file that it came from.
-        bindings: The ties, by initializer.
+        ties: What each bound initializer is tied to, by its name; also of those that are not trained.
         unbound: Weights that stay as they are, because no tie holds.
         input_names: What ``forward`` takes, in order.
         output_names: What it returns, in order.
@@ -36,10 +36,16 @@ class BoundModule(nn.Module):
         super().__init__()
         self.network = network
         self.source = source
-        self.bindings: Mapping[str, Binding] = {}
+        self.ties: Mapping[str, Binding] = {}
         self.unbound = tuple(unbound)
         self.input_names = tuple(value.name for value in source.inputs)
         self.output_names = tuple(output_names)
+
+    @property
+    def bindings(self) -> dict[str, nn.Parameter]:
+        """The parameter of each trainable weight, by its initializer's name."""
+        found = {name: self.tensor(name) for name, tie in self.ties.items() if tie.trainable}
+        return {name: tensor for name, tensor in found.items() if isinstance(tensor, nn.Parameter)}
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the graph's output for its inputs, or a tuple in the graph's order.
@@ -74,7 +80,7 @@ class BoundModule(nn.Module):
 
     def tensor(self, initializer: str) -> Tensor:
         """Return the parameter or buffer that is bound to ``initializer``."""
-        owner, _, leaf = self.bindings[initializer].torch_name.rpartition(".")
+        owner, _, leaf = self.ties[initializer].torch_name.rpartition(".")
         found: Tensor = getattr(self.get_submodule(owner), leaf)
         return found
 
@@ -110,7 +116,7 @@ def to_torch(
         raise UnboundWeightsError(source.path, assembly.unbound)
     bound = BoundModule(assembly.network, source, unbound=assembly.unbound, output_names=names)
     halves = {name for name, tensor in stored.items() if tensor.data_type in HALVES}
-    bound.bindings = _bindings(bound, assembly, halves)
+    bound.ties = _bindings(bound, assembly, halves)
     return bound.eval()
 
 

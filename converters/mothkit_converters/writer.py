@@ -87,7 +87,7 @@ def _changed_values(bound: BoundModule, path: Path) -> dict[str, NDArray[Any]]:
     """Return the new values, in the file's own dtypes, of the initializers that changed."""
     stored = weight_tensors(bound.source.proto.graph)
     changed: dict[str, NDArray[Any]] = {}
-    for name in bound.bindings:
+    for name in bound.ties:
         old = array_of(stored[name])
         now = bound.tensor(name).detach().cpu().double().numpy()
         with np.errstate(over="ignore"):  # what overflows is infinite, and refused below

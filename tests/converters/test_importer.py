@@ -25,6 +25,7 @@ from mothkit_converters import (
     read_source,
     to_torch,
 )
+from tests.tiny import write_tiny
 
 Save = Callable[..., Path]
 Run = Callable[..., list[Any]]
@@ -50,19 +51,19 @@ def test_the_module_agrees_with_onnxruntime(cnn: Path, run: Run, images: Images,
 def test_every_weight_is_a_parameter_and_every_statistic_a_buffer(cnn: Path) -> None:
     bound = to_torch(cnn)
     weights = {"conv_w", "conv_b", "scale", "shift", "head_w", "head_b"}
-    assert {name for name, binding in bound.bindings.items() if binding.trainable} == weights
-    assert {n for n, b in bound.bindings.items() if b.role is Role.STATISTIC} == {"mean", "var"}
+    assert {name for name, binding in bound.ties.items() if binding.trainable} == weights
+    assert {n for n, b in bound.ties.items() if b.role is Role.STATISTIC} == {"mean", "var"}
     assert len(list(bound.parameters())) == len(weights)
     assert bound.unbound == ()
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in bound.source.proto.graph.initializer}
-    for name, binding in bound.bindings.items():
+    for name, binding in bound.ties.items():
         np.testing.assert_array_equal(bound.tensor(name).detach().numpy(), stored[name])
         assert binding.torch_name in dict([*bound.named_parameters(), *bound.named_buffers()])
 
 
 def test_a_step_of_sgd_moves_every_weight(cnn: Path, images: Images) -> None:
     bound = to_torch(cnn).train()
-    before = {name: bound.tensor(name).detach().clone() for name in bound.bindings}
+    before = {name: bound.tensor(name).detach().clone() for name in bound.ties}
     optimiser = torch.optim.SGD(bound.parameters(), lr=1.0)
     logits = to_torch(cnn, outputs=["logits"])
     assert logits.output_names == ("logits",)
@@ -121,8 +122,8 @@ def test_dense_layers_without_gemm_are_trained(save: Save, run: Run) -> None:
     weights = {"w": drawn(6, 4), "bias": drawn(4), "slope": drawn(4), "gain": drawn(4)}
     path = save(text(body), weights | {"half": np.asarray(0.5, FLOAT)})
     bound = to_torch(path)
-    assert {name for name, binding in bound.bindings.items() if binding.trainable} == set(weights)
-    assert bound.bindings["half"].role is Role.CONSTANT
+    assert {name for name, binding in bound.ties.items() if binding.trainable} == set(weights)
+    assert bound.ties["half"].role is Role.CONSTANT
     x = drawn(3, 6) - 0.6
     np.testing.assert_allclose(bound(torch.from_numpy(x)).detach().numpy(), run(path, x)[0], rtol=1e-5)
 
@@ -130,7 +131,7 @@ def test_dense_layers_without_gemm_are_trained(save: Save, run: Run) -> None:
 def test_the_normalisation_of_the_input_is_no_weight(save: Save) -> None:
     body = "a = Sub(x, mean) b = Div(a, std) c = MatMul(b, w) y = Add(c, bias)"
     path = save(text(body), {"mean": drawn(6), "std": drawn(6), "w": drawn(6, 4), "bias": drawn(4)})
-    roles = {name: binding.role for name, binding in to_torch(path).bindings.items()}
+    roles = {name: binding.role for name, binding in to_torch(path).ties.items()}
     assert roles == {
         "mean": Role.CONSTANT,
         "std": Role.CONSTANT,
@@ -150,7 +151,7 @@ def test_gemm_takes_its_weights_as_they_are(save: Save, run: Run, trans_b: int, 
     x = drawn(2, 6)
     bound = to_torch(path)
     np.testing.assert_allclose(bound(torch.from_numpy(x)).detach().numpy(), run(path, x)[0], rtol=1e-5)
-    assert {b.transform for b in bound.bindings.values()} == {"identity"}
+    assert {b.transform for b in bound.ties.values()} == {"identity"}
     assert len(list(bound.parameters())) == len(weights)
 
 
@@ -193,7 +194,7 @@ def test_weights_in_constant_nodes_and_behind_identities_are_bound(save: Save, r
     )
     path = save(text(body), {"b": drawn(4)})
     bound = to_torch(path)
-    assert {name for name, binding in bound.bindings.items() if binding.trainable} == {"w", "b"}
+    assert {name for name, binding in bound.ties.items() if binding.trainable} == {"w", "b"}
     np.testing.assert_allclose(
         bound(torch.ones(2, 6)).detach().numpy(), run(path, np.ones((2, 6), FLOAT))[0], rtol=1e-5
     )
@@ -209,7 +210,7 @@ def test_a_weight_that_the_file_has_no_tensor_for_is_refused_by_name(save: Save)
     assert caught.value.names == ("w",)
     bound = to_torch(path, allow_unbound=True)
     assert bound.unbound == ("w",)
-    assert set(bound.bindings) == {"k"}
+    assert set(bound.ties) == {"k"}
     assert len(list(bound.parameters())) == 1
 
 
@@ -230,7 +231,7 @@ def test_statistics_that_two_nodes_share_stay(save: Save) -> None:
     weights = {"s": drawn(6), "b": drawn(6), "m": drawn(6), "v": drawn(6)}
     bound = to_torch(save(text(body, outputs="float[N, 6] y"), weights)).train()
     bound(torch.rand(8, 6))
-    assert bound.bindings["m"].role is Role.CONSTANT
+    assert bound.ties["m"].role is Role.CONSTANT
     np.testing.assert_array_equal(bound.tensor("m").numpy(), weights["m"])
 
 
@@ -323,7 +324,7 @@ def test_half_precision_is_computed_in_float32(save: Save, run: Run) -> None:
     path = save(text(body), half)
     bound = to_torch(path)
     assert {p.dtype for p in bound.parameters()} == {torch.float32}
-    assert bound.bindings["w"].transform == "float32"
+    assert bound.ties["w"].transform == "float32"
     x = drawn(2, 6)
     np.testing.assert_allclose(bound(torch.from_numpy(x)).detach().numpy(), run(path, x)[0], rtol=3e-3)
 
@@ -336,7 +337,7 @@ def test_an_old_opset_is_raised(save: Save, run: Run, images: Images) -> None:
     x = images(2, 2, 4, 4)
     bound = to_torch(path)
     np.testing.assert_allclose(bound(torch.from_numpy(x)).detach().numpy(), run(path, x)[0], rtol=1e-4)
-    assert set(bound.bindings) == set(weights)
+    assert set(bound.ties) == set(weights)
 
 
 def test_local_functions_are_opened(cnn: Path, save: Save, run: Run) -> None:
@@ -349,7 +350,7 @@ def test_local_functions_are_opened(cnn: Path, save: Save, run: Run) -> None:
     path = save(source, {"w": drawn(6, 4), "b": drawn(4)})
     x = drawn(2, 6)
     bound = to_torch(path)
-    assert {b.role for b in bound.bindings.values()} == {Role.WEIGHT}
+    assert {b.role for b in bound.ties.values()} == {Role.WEIGHT}
     np.testing.assert_allclose(bound(torch.from_numpy(x)).detach().numpy(), run(path, x)[0], rtol=1e-5)
 
 
@@ -430,3 +431,13 @@ def test_real_models_agree_with_onnxruntime(real_model: Path, run: Run) -> None:
         np.testing.assert_allclose(y.numpy(), expected, rtol=1e-3, atol=1e-4)
     for module in bound.modules():
         assert not isinstance(module, nn.Linear)  # nothing keeps a transposed copy
+
+
+def test_bindings_are_the_parameters_themselves_also_of_a_copy(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.onnx")
+    bound = to_torch(path)
+    for module in (bound, copy.deepcopy(bound)):
+        found = module.bindings
+        assert set(found) == {"conv.weight", "bn.scale", "bn.bias", "fc.weight", "fc.bias"}
+        assert {id(parameter) for parameter in found.values()} == {id(p) for p in module.parameters()}
+    assert not {id(p) for p in bound.bindings.values()} & {id(p) for p in module.bindings.values()}

@@ -46,10 +46,10 @@ def test_unchanged_weights_make_the_same_file(real_model: Path, tmp_path: Path) 
     write_back(shaken(bound), tmp_path / "changed.onnx")
     found = diff(real_model, tmp_path / "changed.onnx")
     assert found.only_weights
-    assert {change.name for change in found.changes} <= {n for n, b in bound.bindings.items() if b.trainable}
+    assert {change.name for change in found.changes} <= {n for n, b in bound.ties.items() if b.trainable}
     with torch.no_grad():  # and back: parsing and writing lose nothing
         twin = to_torch(tmp_path / "changed.onnx")
-        for name in twin.bindings:
+        for name in twin.ties:
             twin.tensor(name).copy_(bound.tensor(name))
     write_back(twin, tmp_path / "back.onnx")
     assert (tmp_path / "back.onnx").read_bytes() == real_model.read_bytes()
@@ -68,7 +68,7 @@ def test_the_written_file_computes_what_the_module_does(
     )
     found = diff(cnn, tmp_path / "out.onnx")
     assert found.only_weights
-    assert {change.name for change in found.changes} == set(bound.bindings)
+    assert {change.name for change in found.changes} == set(bound.ties)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

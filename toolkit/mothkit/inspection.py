@@ -107,7 +107,7 @@ def _training(source: Source, head: Head) -> tuple[Training | None, str]:
     except ConversionError as error:
         return None, str(error)
     sizes = _float_sizes(source)
-    ties = bound.bindings.values()
+    ties = bound.ties.values()
     trainable = _bound_share(ties, sizes, Role.WEIGHT)
     statistics = _bound_share(ties, sizes, Role.STATISTIC)
     unbound = tuple(bound.unbound)
