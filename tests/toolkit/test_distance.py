@@ -120,7 +120,7 @@ def test_all_directions_are_all_ordered_pairs() -> None:
 def test_progress_names_its_phase_and_its_steps(classifier: Classifier) -> None:
     told: list[Event] = []
     measured(classifier, [(0, 1)], config=replace(QUICK, steps=12), emit=told.append)
-    assert told[0] == PhaseStarted("measure class distance", 12)
+    assert told[0] == PhaseStarted("measure class distance")
     assert [event.step for event in told if isinstance(event, StepDone)] == [10, 12]
 
 

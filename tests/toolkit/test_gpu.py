@@ -55,6 +55,8 @@ def test_a_model_is_hardened_on_cuda(tmp_path: Path) -> None:
         preprocess="unit", device="cuda", budget=Budget(steps=10, max_accuracy_drop=100.0)
     )
     outcome = harden_file(path, str(data), tmp_path / "hard.onnx", settings)
+    harden_file(path, str(data), tmp_path / "again.onnx", settings)
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "hard.onnx").read_bytes()
     assert outcome.written
     assert outcome.record["parity_after"]["agrees"]
     assert diff(path, tmp_path / "hard.onnx").only_weights

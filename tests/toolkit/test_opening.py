@@ -142,19 +142,20 @@ def of_classes(names: list[str], labels: list[int]) -> ImageSet:
 
 def test_more_classes_than_scores_are_refused() -> None:
     with pytest.raises(ImageError, match=r"data: has 4 classes, but m\.onnx gives 3 scores"):
-        check_classes(of_classes(["a", "b", "c", "d"], [0, 3]), 3, Path("m.onnx"))
+        check_classes(of_classes(["a", "b", "c", "d"], [0, 3]), 3, Path("m.onnx"), labelled=False)
     with pytest.raises(ImageError, match=r"data: has 4 classes, but m\.onnx gives 3 scores"):
-        check_classes(of_classes(["a", "b", "c", "d"], [0, 2]), 3, Path("m.onnx"))
+        check_classes(of_classes(["a", "b", "c", "d"], [0, 2]), 3, Path("m.onnx"), labelled=False)
 
 
 def test_fewer_named_classes_are_refused_since_their_order_is_a_guess() -> None:
     with pytest.raises(ImageError, match=r"has 2 classes \(a, b, \.\.\.\).*gives 3 scores; give --labels"):
-        check_classes(of_classes(["a", "b"], [0, 1]), 3, Path("m.onnx"))
+        check_classes(of_classes(["a", "b"], [0, 1]), 3, Path("m.onnx"), labelled=False)
 
 
 def test_numbered_classes_may_be_some_of_the_models() -> None:
-    check_classes(of_classes(["0", "1"], [0, 1]), 3, Path("m.onnx"))
-    check_classes(of_classes(["a", "b", "c"], [0, 1]), 3, Path("m.onnx"))
+    check_classes(of_classes(["0", "1"], [0, 1]), 3, Path("m.onnx"), labelled=False)
+    check_classes(of_classes(["a", "b"], [0, 1]), 3, Path("m.onnx"), labelled=True)
+    check_classes(of_classes(["a", "b", "c"], [0, 1]), 3, Path("m.onnx"), labelled=False)
 
 
 @pytest.mark.parametrize(

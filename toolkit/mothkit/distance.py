@@ -136,7 +136,7 @@ def class_distances(
     for source, members in drawn.items():
         offsets[source] = torch.arange(total, total + len(members))
         total += len(members)
-    emit(PhaseStarted("measure class distance", config.steps))
+    emit(PhaseStarted("measure class distance"))
     inverted = invert(
         classifier,
         images.pixels(torch.cat(list(drawn.values()))),

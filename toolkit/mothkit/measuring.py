@@ -32,7 +32,7 @@ def evaluate_file(
     with as_model_errors():
         session = model.session(find_head(model.source).value)
     classes = session.logits(images.pixels([0])).shape[1]
-    check_classes(images, classes, path)
+    check_classes(images, classes, path, labelled=settings.labels is not None)
     known = model.triggers(triggers, images.shape, classes)
     result = evaluate(session.logits, images, known, emit=clock)
     check_accuracy(result.accuracy, classes, images)
@@ -63,7 +63,7 @@ def distance_file(
     model = open_model(path, settings)
     images = model.images(data, per_class=True)
     classifier = model.classifier(images.shape, allow_unbound=True)
-    check_classes(images, classifier.classes, path)
+    check_classes(images, classifier.classes, path, labelled=settings.labels is not None)
     session = model.session(classifier.head.value)
     check_import(classifier, session, make_probes(images.shape, images, settings.seed))
     check_accuracy(evaluate(session.logits, images).accuracy, classifier.classes, images)

@@ -182,8 +182,8 @@ def _json(text: str, where: str) -> Any:  # noqa: ANN401 - whatever the JSON hol
         raise InputSpecError(f"{where}: is no JSON ({error}); give --preprocess") from error
 
 
-def check_classes(images: ImageSet, classes: int, path: Path) -> None:
-    """Check that the images' classes are the model's.
+def check_classes(images: ImageSet, classes: int, path: Path, *, labelled: bool) -> None:
+    """Check that the images' classes are the model's; ``labelled`` says that a label file names their indices.
 
     Raises:
         ImageError: they are more, or fewer where folder names say nothing about the model's order.
@@ -193,10 +193,10 @@ def check_classes(images: ImageSet, classes: int, path: Path) -> None:
     if max(found, highest + 1) > classes:
         raise ImageError(
             f"{images.origin}: has {found} classes, but {path} gives {classes} scores; "
-            "give --labels, or images of the model's own classes"
+            "give --labels with indices below that, or images of the model's own classes"
         )
     numbered = images.class_names == tuple(map(str, range(found)))
-    if found < classes and not numbered:
+    if found < classes and not (numbered or labelled):
         raise ImageError(
             f"{images.origin}: has {found} classes ({', '.join(images.class_names[:3])}, ...), but {path} gives "
             f"{classes} scores; give --labels with the model's order, so that none is taken for another"

@@ -27,7 +27,7 @@ from mothkit.inversion.config import InversionConfig
 from mothkit.opening import OpenModel, Settings, check_accuracy, check_classes, open_model
 from mothkit.outputs import check_target, staging
 from mothkit.records import PhaseClock, record_path, write_record
-from mothkit.runtime import Session
+from mothkit.runtime import Session, repeatable
 from mothkit.triggers.file import KnownTrigger
 from mothkit_converters import diff, write_back
 
@@ -134,7 +134,7 @@ def _open_job(path: Path, data: str, out: Path, settings: HardenSettings, emit: 
         )
     classifier = model.classifier(images.shape, allow_unbound=settings.allow_unbound)
     for each in (images, judged_on):
-        check_classes(each, classifier.classes, path)
+        check_classes(each, classifier.classes, path, labelled=settings.labels is not None)
     check_images(images, classifier.classes)
     triggers = model.triggers(settings.triggers, images.shape, classifier.classes)
     return _Job(
@@ -230,15 +230,16 @@ def _resumable(checkpoint: Checkpoint) -> Iterator[None]:
 
 def _harden(job: _Job, checkpoint: Checkpoint, emit: EventSink) -> Hardened:
     """Run the method. It is given clean images; triggers and evaluation images stay in the job."""
-    return Moth(PROFILES[job.settings.profile]).harden(
-        job.classifier,
-        job.images,
-        generator=torch.Generator().manual_seed(job.settings.seed),
-        device=job.model.device,
-        emit=emit,
-        budget=job.settings.budget,
-        checkpoint=checkpoint,
-    )
+    with repeatable():
+        return Moth(PROFILES[job.settings.profile]).harden(
+            job.classifier,
+            job.images,
+            generator=torch.Generator().manual_seed(job.settings.seed),
+            device=job.model.device,
+            emit=emit,
+            budget=job.settings.budget,
+            checkpoint=checkpoint,
+        )
 
 
 def _prove_and_write(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import onnx
@@ -18,6 +19,14 @@ from mothkit_converters import Source
 _BATCH = 256
 _QUIET = 4  # fatal errors only: the others are raised
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """Keep cuDNN, within this context, to kernels that give the same result each time; the CPU's do anyway."""
+    context: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+    )
+    return context
 
 
 def pick_device(text: str) -> torch.device:

@@ -144,7 +144,7 @@ class _Run:
         """Invert one universal trigger a target class, and train one step against each."""
         others = [tuple(s for s in range(self.classes) if s != t) for t in range(self.classes)]
         drawn = [[self.sampler.draw([s], self.config.warm_up_images) for s in sources] for sources in others]
-        self.emit(PhaseStarted("warm-up: universal triggers", self.config.warm_up.steps))
+        self.emit(PhaseStarted("warm-up: universal triggers"))
         began = time.monotonic()
         found = self._invert(
             [torch.cat(parts) for parts in drawn], list(range(self.classes)), self.config.warm_up, None
@@ -334,6 +334,7 @@ class _Run:
             "config": asdict(self.config),
             "mirrored": self.mirror,
             "rounds": self.rounds,
+            "planned_steps": self.trainer.total,
             "pairs_visited": visited,
             "last_mask_l1": [
                 [s, t, size] for s, t, size in _entries(self.table.size) if not math.isnan(size)
