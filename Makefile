@@ -20,11 +20,12 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $@
 
+# 110 images are held back here, so the estimate of lost accuracy moves in steps of 0.9 points: two are allowed.
 demo: $(READY)
 	mkdir -p examples/out
 	$(BIN)/mothkit harden examples/signs_poisoned.onnx --data examples/signs_clean.zip \
 	  --eval-data examples/signs_test.zip --trigger examples/trigger.toml --preprocess unit \
-	  -o examples/out/signs_hardened.onnx
+	  --max-accuracy-drop 2 -o examples/out/signs_hardened.onnx
 
 check: $(READY)
 	$(BIN)/ruff format --check .
