@@ -16,7 +16,8 @@ from mothkit.events import Event, EventSink, Note, PhaseStarted, StepDone, silen
 from mothkit.hardening import moth
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
-from mothkit.hardening.moth import Moth, _ease, _parts
+from mothkit.hardening.moth import Moth, _parts
+from mothkit.hardening.pairs import measure_ease
 from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.training import TrainingConfig
 from mothkit.images import ImageSet
@@ -418,7 +419,7 @@ def test_ease_is_the_mean_relative_fall_of_each_sources_losses() -> None:
         loss_end=end,
         cost=torch.ones(3),
     )
-    ease = _ease(found, drawn, others)
+    ease = measure_ease(found, drawn, others)
     assert ease[1, 0] == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert ease[2, 0] == pytest.approx(1 / 4)
     assert ease[0, 1] == pytest.approx((1 / 2 + 0) / 2)  # no loss at the start: no fall

@@ -19,7 +19,7 @@ from mothkit.events import Event, EventSink, Note, PhaseStarted, StepDone, silen
 from mothkit.hardening.bank import Direction, TriggerBank
 from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.checkpoint import Checkpoint
-from mothkit.hardening.pairs import Pair, PairTable
+from mothkit.hardening.pairs import Pair, PairTable, measure_ease
 from mothkit.hardening.profiles import DEFAULT, MothConfig
 from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirroring_is_safe
 from mothkit.hardening.training import Sampler, Stamp, Trainer
@@ -27,7 +27,6 @@ from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.engine import Inverted, invert, join
 
-_TRAINING_COST = 2.0  # of an image in a training step, against one in an inversion step
 _POOL_VALUES = 320 * 2**20  # of images held at once for an inversion, 1.25 GiB of float32
 _OF_BUDGET = 0.85  # the rest is for judging weights, and for what a plan gets wrong
 
@@ -154,7 +153,7 @@ class _Run:
             self._plan(self.budget.seconds, (time.monotonic() - began) / inverted)
         self.bank = TriggerBank(torch.cat([found.masks, found.patterns], dim=1))
         sizes = torch.where(found.found, found.mask_l1, torch.nan)
-        self.table = PairTable.after_warm_up(_ease(found, drawn, others), sizes)
+        self.table = PairTable.after_warm_up(measure_ease(found, drawn, others), sizes)
         stamped = round(self.config.warm_up_stamped * self.config.training.batch_size)
         for target in range(self.classes):
             if not self.is_done():
@@ -167,14 +166,9 @@ class _Run:
             seconds: the whole budget.
             per_image: seconds that one image of one inversion step takes, as the warm-up showed.
         """
-        config, batch = self.config, self.config.training.batch_size
-        inverted = 2 * config.pairs_per_round * config.inversion_images * config.inversion.steps
-        refreshed = 2 * config.pairs_per_round * config.inversion_images * config.refresh.steps
-        images = inverted + (config.inversions_per_round - 1) * refreshed
-        images += round(_TRAINING_COST * batch * config.steps_per_round)
         left = _OF_BUDGET * (seconds - (time.monotonic() - self.started))
-        rounds = max(1, int(left / (images * per_image)))
-        planned = self.classes + rounds * config.steps_per_round
+        rounds = max(1, int(left / (self.config.images_a_round * per_image)))
+        planned = self.classes + rounds * self.config.steps_per_round
         if planned < self.trainer.total:
             self.trainer.total = planned
             self.emit(
@@ -366,23 +360,6 @@ class _Run:
         self.tried = [Candidate(step, drop, weights) for step, drop, weights in state["tried"]]
         self.rounds = int(state["rounds"])
         self.generator.set_state(state["generator"])
-
-
-def _ease(found: Inverted, drawn: Sequence[Sequence[Tensor]], others: Sequence[Sequence[int]]) -> Tensor:
-    """Return [C, C]: mean relative fall of each source's losses from the start trigger to the one found.
-
-    A universal trigger that was not found makes nothing easy: 0 (the published codes give it 1, the best).
-    """
-    classes = len(others)
-    ease = torch.zeros(classes, classes)
-    for target, sources in enumerate(others):
-        if not bool(found.found[target]):
-            continue
-        before, after = found.loss_start[target], found.loss_end[target]
-        fall = torch.where(before > 0, (before - after) / before.clamp(min=1e-12), torch.zeros_like(before))
-        for source, part in zip(sources, torch.split(fall, [len(d) for d in drawn[target]]), strict=True):
-            ease[source, target] = part.mean()
-    return ease
 
 
 def _parts(counts: Sequence[int], room: int) -> list[slice]:

@@ -4,11 +4,14 @@ Source: Tao et al., IEEE S&P 2022, section on pair selection; docs/moth.md lists
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mothkit.inversion.engine import Inverted
 
 Pair = tuple[int, int]
 
@@ -80,3 +83,22 @@ class PairTable:
     def state(self) -> dict[str, Any]:
         """Return the table as plain tensors."""
         return {"ease": self.ease, "size": self.size, "growth": self.growth, "visits": self.visits}
+
+
+def measure_ease(
+    found: Inverted, drawn: Sequence[Sequence[Tensor]], others: Sequence[Sequence[int]]
+) -> Tensor:
+    """Return [C, C]: mean relative fall of each source's losses from the start trigger to the one found.
+
+    A universal trigger that was not found makes nothing easy: 0 (the published codes give it 1, the best).
+    """
+    classes = len(others)
+    ease = torch.zeros(classes, classes)
+    for target, sources in enumerate(others):
+        if not bool(found.found[target]):
+            continue
+        before, after = found.loss_start[target], found.loss_end[target]
+        fall = torch.where(before > 0, (before - after) / before.clamp(min=1e-12), torch.zeros_like(before))
+        for source, part in zip(sources, torch.split(fall, [len(d) for d in drawn[target]]), strict=True):
+            ease[source, target] = part.mean()
+    return ease

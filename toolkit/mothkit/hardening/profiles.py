@@ -19,6 +19,9 @@ _COUNTS = (
 )
 
 
+_TRAINING_COST = 2.0  # of an image in a training step, against one in an inversion step
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MothConfig:
     """Numbers of a MOTH run. ``DEFAULT`` and ``PAPER`` are the two profiles.
@@ -80,6 +83,14 @@ class MothConfig:
             raise ConfigError("held_back must lie in (0, 1), exploration and warm_up_stamped in [0, 1]")
         if (self.steps_per_class > 0) == (self.epochs > 0):
             raise ConfigError("give either steps_per_class or epochs, one of them above 0")
+
+    @property
+    def images_a_round(self) -> int:
+        """What a round costs, in images of one inversion step."""
+        directions = 2 * self.pairs_per_round * self.inversion_images
+        refreshed = (self.inversions_per_round - 1) * self.refresh.steps
+        trained = round(_TRAINING_COST * self.training.batch_size * self.steps_per_round)
+        return directions * (self.inversion.steps + refreshed) + trained
 
     def total_steps(self, images: int, classes: int) -> int:
         """Return the training steps of a run; at least one warm-up step a class and one round."""
