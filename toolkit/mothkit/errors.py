@@ -40,6 +40,10 @@ class DeviceError(MothkitError):
     """A device was asked for that is not there."""
 
 
+class TrainingError(MothkitError):
+    """Training left the numbers that it can work with."""
+
+
 class OutputError(MothkitError):
     """A result cannot be written where it was asked for."""
 

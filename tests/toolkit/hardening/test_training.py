@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mothkit.classifier import Classifier
-from mothkit.errors import ConfigError
+from mothkit.errors import ConfigError, TrainingError
 from mothkit.hardening.training import Batch, Sampler, Stamp, Trainer, TrainingConfig
 from mothkit.images import ImageSet
 from tests.tiny import tiny_images
@@ -260,3 +260,14 @@ def test_a_restored_trainer_goes_on_to_the_same_weights(classifier: Classifier) 
 def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"{name} {value}"):
         TrainingConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_loss_that_is_not_finite_stops_training_before_the_weights_take_it(classifier: Classifier) -> None:
+    work = trainer(classifier)
+    before = weights(work.classifier)
+    x = torch.full((16, 3, 8, 8), float("nan"))
+    with pytest.raises(TrainingError, match=r"diverged: at step 1 of 10 the loss is nan"):
+        work.step(Batch(x, x, torch.zeros(16, dtype=torch.long)))
+    trained = {name for name, _ in work.classifier.named_parameters()}
+    after = weights(work.classifier)
+    assert all(torch.equal(before[name], after[name]) for name in trained)

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from mothkit.augment import augment
 from mothkit.classifier import Classifier
-from mothkit.errors import ConfigError
+from mothkit.errors import ConfigError, TrainingError
 from mothkit.images import ImageSet
 from mothkit.triggers.patch import blend
 
@@ -154,12 +154,22 @@ class Trainer:
         )
 
     def step(self, batch: Batch) -> float:
-        """Take one step on ``batch`` and return its loss; the classifier is left in eval mode."""
+        """Take one step on ``batch`` and return its loss; the classifier is left in eval mode.
+
+        Raises:
+            TrainingError: the loss is not finite; the weights are those before this step.
+        """
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self.classifier.train(self._config.batch_statistics)
         logits = self.classifier(batch.x.to(self._device))
         loss = self._loss(logits, batch)
+        if not bool(loss.isfinite()):
+            raise TrainingError(
+                f"training diverged: at step {self.done + 1} of {self.total} the loss is "
+                f"{float(loss.detach())}; a model "
+                "without BatchNorm may need a lower learning rate, as that of --profile paper"
+            )
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
