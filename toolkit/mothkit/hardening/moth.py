@@ -22,7 +22,7 @@ from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.pairs import Pair, PairTable, measure_ease
 from mothkit.hardening.profiles import DEFAULT, MothConfig
 from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirroring_is_safe
-from mothkit.hardening.training import Sampler, Stamp, Trainer
+from mothkit.hardening.training import Sampler, Stamp, Trainer, has_norm
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.engine import Inverted, invert, join
@@ -113,7 +113,10 @@ class _Run:
         mirror = config.training.flip and mirroring_is_safe(teacher, images, device)
         if config.training.flip and not mirror:
             emit(Note("images are not mirrored: the model tells mirrored classes apart"))
-        training = replace(config.training, flip=mirror)
+        factor = 1.0 if has_norm(teacher) else config.without_norm
+        if factor < 1:
+            emit(Note(f"no normalisation layer: the learning rate is {factor:g} of the usual"))
+        training = replace(config.training, flip=mirror, learning_rate=factor * config.training.learning_rate)
         total = budget.steps or config.total_steps(len(rest), original.classes)
         seed = int(torch.randint(2**31, (), generator=generator))
         return cls(

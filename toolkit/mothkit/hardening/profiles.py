@@ -30,6 +30,8 @@ class MothConfig:
         steps_per_class: training steps of the whole run, times classes; 0 to go by ``epochs``.
         epochs: passes over the images, if ``steps_per_class`` is 0.
         training: how weights are updated.
+        without_norm: factor on the learning rate of a model without any normalisation layer, which takes smaller
+            steps (ours: at the full rate such a model lost ten points, see docs/moth.md).
         warm_up: inversion of the universal triggers, one a target class.
         warm_up_images: images of each other class that a universal trigger is made on (paper: 10).
         warm_up_stamped: share of a warm-up batch that is stamped (paper: 0.5).
@@ -52,6 +54,7 @@ class MothConfig:
     steps_per_class: int = 40
     epochs: float = 0
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    without_norm: float = 0.1
     warm_up: InversionConfig = field(default_factory=InversionConfig)
     warm_up_images: int = 10
     warm_up_stamped: float = 0.5
@@ -73,6 +76,8 @@ class MothConfig:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, not at least 1")
+        if not 0 < self.without_norm <= 1:
+            raise ConfigError(f"without_norm is {self.without_norm}, not in (0, 1]")
         if not 1 <= self.inversions_per_round <= self.steps_per_round:
             raise ConfigError(
                 f"inversions_per_round is {self.inversions_per_round}, not in 1 to steps_per_round"
@@ -111,6 +116,7 @@ _IN_A_BATCH = 13
 PAPER = MothConfig(
     steps_per_class=0,
     epochs=2,
+    without_norm=1.0,
     training=TrainingConfig(learning_rate=1e-3, schedule="constant", distillation=0.0),
     warm_up=InversionConfig(steps=500, success_rate=0.99),
     inversion=InversionConfig(steps=200, initial_cost=1e-3 / _IN_A_BATCH, start_margin=1e-3),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from mothkit.augment import augment
@@ -82,6 +82,14 @@ class Batch:
     x: Tensor
     unstamped: Tensor
     y: Tensor
+
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001 - Batch- and InstanceNorm's root
+
+
+def has_norm(classifier: Classifier) -> bool:
+    """Return whether any layer of ``classifier`` normalises; exporters often fold BatchNorm into convolutions."""
+    return any(isinstance(module, _NORMS) for module in classifier.modules())
 
 
 class Sampler:
