@@ -425,3 +425,12 @@ def test_ease_is_the_mean_relative_fall_of_each_sources_losses() -> None:
     assert ease[0, 1] == pytest.approx((1 / 2 + 0) / 2)  # no loss at the start: no fall
     assert ease[2, 1] == pytest.approx(-2)  # it may rise
     assert ease[:, 2].tolist() == [0, 0, 0]  # not found: nothing is easy
+
+
+def test_the_record_tells_the_training_that_was_done(
+    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mothkit.hardening.moth.has_norm", lambda _: False)
+    details = harden(classifier, images, replace(SMALL, without_norm=0.5)).details
+    assert details["config"]["training"]["learning_rate"] == 0.5 * SMALL.training.learning_rate
+    assert details["config"]["training"]["flip"] is details["mirrored"]

@@ -120,7 +120,7 @@ class _Run:
         total = budget.steps or config.total_steps(len(rest), original.classes)
         seed = int(torch.randint(2**31, (), generator=generator))
         return cls(
-            config=config,
+            config=replace(config, training=training),  # the record tells what was done, not what was asked
             images=images,
             sampler=Sampler(rest, training, generator),
             trainer=Trainer(copy.deepcopy(teacher), teacher, training, total, device),
