@@ -7,11 +7,11 @@ import re
 import warnings
 from collections.abc import Collection
 from operator import getitem
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 from onnx2torch.onnx_graph import OnnxGraph
 from onnx2torch.onnx_node import OnnxNode
 from torch import Tensor, fx, nn
@@ -19,8 +19,16 @@ from torch import Tensor, fx, nn
 from mothkit_converters.binding import ABSORBED, Role, roles_of
 from mothkit_converters.canonical import label
 from mothkit_converters.errors import UnsupportedOpError
-from mothkit_converters.ops import find_converter
+from mothkit_converters.ops import find_converter, sizes
+from mothkit_converters.ops.call import Call
 from mothkit_converters.tensors import array_of
+
+
+class _Size(NamedTuple):
+    """A value that is kept as Python numbers: its fx node, and its rank."""
+
+    node: fx.Node | list[int] | int
+    rank: sizes.Rank
 
 
 class Assembly:
@@ -53,8 +61,11 @@ class Assembly:
             info.name: self._graph.placeholder(f"input_{index}")
             for index, info in enumerate(shadow.graph.input)
         }
+        self._like = next(iter(self._values.values()), None)
+        self._sizes: dict[str, _Size] = {}
         for proto, node in zip(shadow.graph.node, self._onnx.nodes.values(), strict=True):
-            self._add(proto, node)
+            if not self._add_size(proto):
+                self._add(proto, node)
         self._graph.output(tuple(self._value(info.name) for info in shadow.graph.output))
         root = nn.Module()
         root.add_module("nodes", self._nodes)
@@ -67,13 +78,53 @@ class Assembly:
         self._tie(proto, module, passed=set(mapping.inputs))
         name = _free_name(label(proto), self._nodes)
         self._nodes.add_module(name, module)
-        arguments = tuple(self._value(value) if value else None for value in mapping.inputs)
+        numeric = module.numeric if isinstance(module, Call) else ()
+        arguments = tuple(
+            self._numbers(value) if index in numeric else self._value(value) if value else None
+            for index, value in enumerate(mapping.inputs)
+        )
         result = self._graph.call_module(f"nodes.{name}", arguments)
         if len(proto.output) == 1:
             self._values[proto.output[0]] = result
             return
         for index, output in enumerate(proto.output):
-            self._values[output] = self._graph.call_function(getitem, (result, index))
+            if output:
+                self._values[output] = self._graph.call_function(getitem, (result, index))
+
+    def _add_size(self, proto: NodeProto) -> bool:
+        """Add a node that sizes can serve; return whether they can."""
+        if (read := sizes.shape_of(proto)) is not None:
+            node = self._graph.call_function(read, (self._value(proto.input[0]),))
+            self._sizes[proto.output[0]] = _Size(node, int(proto.op_type == "Shape"))
+            return True
+        given = [self._size(name) if name else None for name in proto.input]
+        named = [size for name, size in zip(proto.input, given, strict=True) if name]
+        if None in named or not any(name in self._sizes for name in proto.input):
+            return False
+        planned = sizes.plan(proto, [None if size is None else size.rank for size in given])
+        if planned is None:
+            return False
+        function, rank = planned
+        node = self._graph.call_function(
+            function, tuple(None if size is None else size.node for size in given)
+        )
+        self._sizes[proto.output[0]] = _Size(node, rank)
+        return True
+
+    def _size(self, name: str) -> _Size | None:
+        """Return a value as Python numbers, None where it is a tensor."""
+        if name in self._sizes or name not in self._onnx.initializers:
+            return self._sizes.get(name)
+        tensor = self._onnx.initializers[name].proto
+        if tensor.data_type not in (TensorProto.INT64, TensorProto.BOOL) or len(tensor.dims) > 1:
+            return None
+        return _Size(array_of(tensor).tolist(), len(tensor.dims))
+
+    def _numbers(self, name: str) -> fx.Node | list[int] | int | None:
+        """Return what stands for a value where numbers are asked for: a size, else the tensor."""
+        if not name:
+            return None
+        return self._sizes[name].node if name in self._sizes else self._value(name)
 
     def _convert(self, proto: NodeProto, node: OnnxNode) -> tuple[nn.Module, Any]:
         convert = find_converter(proto.op_type, self._opsets.get(proto.domain, 1), proto.domain)
@@ -113,8 +164,11 @@ class Assembly:
         return all(self.roles.get(name) is Role.STATISTIC for name in proto.input[3:5])
 
     def _value(self, name: str) -> fx.Node:
-        """Return the fx node of a value; an initializer gets one on its first use."""
-        if name not in self._values:
+        """Return the fx node of a value as a tensor; an initializer gets one on its first use."""
+        if name not in self._values and name in self._sizes:
+            size = (self._sizes[name].node, self._like)
+            self._values[name] = self._graph.call_function(sizes.as_tensor, size)
+        elif name not in self._values:
             tensor = self.tensors[name] if name in self.tensors else self._plain(name)
             key = _free_name(name, self._weights)
             _register(self._weights, key, tensor)

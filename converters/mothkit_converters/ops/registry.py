@@ -16,13 +16,14 @@ Converter: TypeAlias = Callable[[OnnxNode, OnnxGraph], OperationConverterResult]
 
 _TABLE: dict[Any, Converter] = registry._CONVERTER_REGISTRY  # noqa: SLF001 - a test pins the version
 _OURS: dict[Any, Converter] = {}
+_THEIRS = frozenset(_TABLE)
 
 
 def _key(op: str, version: int, domain: str = "") -> object:
     return registry.OperationDescription(domain=domain, operation_type=op, version=version)
 
 
-def serve(op: str, *versions: int) -> Callable[[Converter], Converter]:
+def serve(op: str, *versions: int, domain: str = "") -> Callable[[Converter], Converter]:
     """Return a decorator that makes a function the converter of ``op`` at these schema versions.
 
     Versions that onnx2torch lacks are added to it; those it has are replaced inside ``overrides()`` only.
@@ -30,10 +31,13 @@ def serve(op: str, *versions: int) -> Callable[[Converter], Converter]:
 
     def register(converter: Converter) -> Converter:
         for version in versions:
-            if _key(op, version) in _TABLE:
-                _OURS[_key(op, version)] = converter
+            key = _key(op, version, domain)
+            if key in _OURS or (key in _TABLE and key not in _THEIRS):
+                raise ValueError(f"{op} {version} has a converter of ours already")
+            if key in _THEIRS:
+                _OURS[key] = converter
             else:
-                registry.add_converter(operation_type=op, version=version)(converter)
+                registry.add_converter(operation_type=op, version=version, domain=domain)(converter)
         return converter
 
     return register

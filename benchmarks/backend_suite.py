@@ -1,0 +1,162 @@
+"""ONNX's own backend test cases, and what becomes of one: right, refused, or wrong.
+
+Right is: the outputs have the expected shape and dtype, and differ by at most rtol 1e-3, atol 1e-5.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.backend.test
+import torch
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from mothkit_converters import ConversionError, UnsupportedOpError, to_torch
+
+RTOL, ATOL = 1e-3, 1e-5
+DATA = Path(onnx.backend.test.__file__).parent / "data"
+KINDS = ("node", "light", "pytorch-converted", "pytorch-operator", "simple")
+_TOUCHED = 2_000_000  # bytes: a larger weight in a light model is drawn as ones
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model with inputs and what it should make of them."""
+
+    kind: str
+    name: str
+    model: ModelProto
+    sets: Sequence[tuple[Sequence[Any], Sequence[Any]]]
+
+    @property
+    def opset(self) -> int:
+        return next((entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a case: ``right``, ``refused`` or ``wrong``, and why."""
+
+    outcome: str
+    why: str = ""
+
+
+@cache
+def cases() -> dict[str, Case]:
+    """Return every case by ``kind/name``."""
+    return {f"{case.kind}/{case.name}": case for case in [*_node_cases(), *_stored_cases()]}
+
+
+def _node_cases() -> Iterator[Case]:
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = collect_testcases(None)
+    for case in found:
+        yield Case("node", case.name, case.model, case.data_sets)
+
+
+def _stored_cases() -> Iterator[Case]:
+    for kind in KINDS[1:]:
+        for path in sorted((DATA / kind).iterdir()):
+            if path.suffix == ".onnx":
+                folder = path.with_suffix("")
+                yield Case(kind, path.stem, onnx.load(path), list(_read_sets(folder)))
+            elif (path / "model.onnx").exists():
+                yield Case(kind, path.name, onnx.load(path / "model.onnx"), list(_read_sets(path)))
+
+
+def _read_sets(folder: Path) -> Iterator[tuple[list[Any], list[Any]]]:
+    for data in sorted(folder.glob("test_data_set_*")):
+        yield _read_all(data, "input"), _read_all(data, "output")
+
+
+def _read_all(folder: Path, role: str) -> list[Any]:
+    files = sorted(folder.glob(f"{role}_*.pb"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    return [_read(path.read_bytes()) for path in files]
+
+
+def _read(content: bytes) -> Any:
+    try:
+        return numpy_helper.to_array(TensorProto.FromString(content))
+    except Exception:  # noqa: BLE001 - a sequence or an optional: no tensor
+        return content
+
+
+def judge(case: Case) -> Verdict:
+    """Return what ``to_torch`` makes of ``case``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(case.model.SerializeToString())
+        try:
+            bound = to_torch(path, allow_unbound=True)
+        except UnsupportedOpError as error:
+            return Verdict("refused", f"{error.op}: {error.why}")
+        except ConversionError as error:
+            return Verdict("refused", str(error).removeprefix(f"{path}: "))
+        except Exception as error:  # noqa: BLE001 - this is what the suite looks for
+            return Verdict("wrong", f"import raised {type(error).__name__}: {error}")
+    for given, expected in case.sets:
+        if problem := _problem(bound, given, expected):
+            return Verdict(*problem)
+    return Verdict("right") if case.sets else Verdict("refused", "the case has no data")
+
+
+def _problem(bound: torch.nn.Module, given: Sequence[Any], expected: Sequence[Any]) -> tuple[str, str] | None:
+    try:
+        inputs = [tensor_of(value) for value in given]
+        with torch.no_grad():
+            outputs = bound(*inputs)
+    except ConversionError as error:
+        return "refused", str(error)
+    except Exception as error:  # noqa: BLE001
+        return "wrong", f"running raised {type(error).__name__}: {' '.join(str(error).split())[:150]}"
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    if len(outputs) != len(expected):
+        return "wrong", f"{len(outputs)} outputs, expected {len(expected)}"
+    for index, (found, wanted) in enumerate(zip(outputs, expected, strict=True)):
+        if problem := difference(found, wanted):
+            return "wrong", f"output {index}: {problem}"
+    return None
+
+
+def difference(found: Any, wanted: Any) -> str:
+    """Return in what way ``found`` is not ``wanted``, empty where it is."""
+    if not isinstance(wanted, np.ndarray | np.generic) or not isinstance(found, torch.Tensor):
+        return f"is a {type(found).__name__}, expected {type(wanted).__name__}"
+    wanted, values = np.asarray(wanted), array_of(found)
+    if values.dtype != wanted.dtype:
+        return f"dtype {values.dtype}, expected {wanted.dtype}"
+    if values.shape != wanted.shape:
+        return f"shape {values.shape}, expected {wanted.shape}"
+    if values.dtype.kind in "biu":
+        return "" if np.array_equal(values, wanted) else "values differ"
+    a, b = values.astype(np.float64), wanted.astype(np.float64)
+    if np.allclose(a, b, rtol=RTOL, atol=ATOL, equal_nan=True):
+        return ""
+    return f"values differ by up to {np.nanmax(np.abs(a - b), initial=0):.3g}"
+
+
+def tensor_of(value: Any) -> torch.Tensor:
+    """Return a numpy array as a tensor, also a bfloat16 one."""
+    value = np.asarray(value)
+    if value.dtype.name == "bfloat16":
+        return torch.from_numpy(value.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.array(value))
+
+
+def array_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return a tensor as a numpy array, also a bfloat16 one."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(onnx.helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+    return tensor.numpy()

@@ -1,0 +1,127 @@
+"""An operator as a function of tensors: how ours are written, unless they hold state."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+
+from onnx import helper
+from onnx2torch.onnx_graph import OnnxGraph
+from onnx2torch.onnx_node import OnnxNode
+from onnx2torch.utils.common import OnnxMapping, OperationConverterResult
+from torch import Tensor, nn
+
+from mothkit_converters.errors import UnsupportedOpError
+from mothkit_converters.ops.registry import serve
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Call(nn.Module):
+    """Calls a function on a node's inputs: tensors as they come, and numbers where it asks for numbers.
+
+    Attributes:
+        numeric: Places among the inputs that ``forward`` takes whose values are read as Python numbers.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        attributes: Mapping[str, Any],
+        *,
+        fixed: Mapping[int, Any],
+        numbers: Collection[int],
+        count: int,
+    ) -> None:
+        super().__init__()
+        self.function, self.attributes = function, dict(attributes)
+        self.fixed, self.count = dict(fixed), count
+        taken = [place for place in range(count) if place not in self.fixed]
+        self.numeric = frozenset(index for index, place in enumerate(taken) if place in numbers)
+
+    def forward(self, *given: Any) -> Any:  # noqa: ANN401 - as the function has it
+        """Return the function of ``given``, which are the inputs that the file does not fix, in order."""
+        rest = iter([_as_numbers(x) if i in self.numeric else x for i, x in enumerate(given)])
+        inputs = [self.fixed[i] if i in self.fixed else next(rest) for i in range(self.count)]
+        return self.function(*inputs, **self.attributes)
+
+    def extra_repr(self) -> str:
+        """Return the function's name and what is fixed."""
+        fixed = [f"{place}: {value}" for place, value in self.fixed.items()]
+        named = [f"{name}={value!r}" for name, value in self.attributes.items()]
+        return ", ".join([self.function.__name__, *fixed, *named])
+
+
+def operator(
+    op: str, *versions: int, numbers: Collection[int] = (), domain: str = "", **presets: object
+) -> Callable[[F], F]:
+    """Return a decorator that makes a function of tensors the converter of ``op`` at these schema versions.
+
+    The function takes the node's inputs in order, None where one is left out, then the node's attributes by
+    name; it declares every attribute that these versions have, with ONNX's default. One that it does not
+    declare is refused. If it has a keyword ``outputs``, that is the number of the node's outputs.
+
+    Args:
+        op: The operator's type.
+        versions: Schema versions (not opsets) that mean what the function does.
+        numbers: Which inputs it takes as Python numbers: a number for a scalar, a list for one dimension.
+            What the file stores is read once, what it computes on each call.
+        domain: The operator's domain.
+        presets: Keywords that tell the function which versions these are.
+    """
+
+    def register(function: F) -> F:
+        known = inspect.signature(function).parameters
+
+        def convert(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
+            attributes = dict(presets) | _attributes(node)
+            if unknown := [name for name in attributes if name not in known]:
+                raise UnsupportedOpError(op, node.name, f"its attribute {unknown[0]} is not served")
+            if "outputs" in known:
+                attributes["outputs"] = len(node.output_values)
+            fixed = _fixed(node, graph, numbers)
+            module = Call(function, attributes, fixed=fixed, numbers=numbers, count=len(node.input_values))
+            passed = tuple(name for i, name in enumerate(node.input_values) if i not in fixed)
+            return OperationConverterResult(module, OnnxMapping(passed, node.output_values))
+
+        serve(op, *versions, domain=domain)(convert)
+        return function
+
+    return register
+
+
+def listed(numbers: int | float | Sequence[int] | None) -> list[Any]:
+    """Return ``numbers`` as a list, also where it is one alone or none."""
+    if numbers is None:
+        return []
+    return list(numbers) if isinstance(numbers, Sequence) else [numbers]
+
+
+def _attributes(node: OnnxNode) -> dict[str, Any]:
+    return {
+        attribute.name: _plain(helper.get_attribute_value(attribute)) for attribute in node.proto.attribute
+    }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - as ONNX has it
+    """Return an attribute's text as text, and its lists as lists."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _fixed(node: OnnxNode, graph: OnnxGraph, numbers: Collection[int]) -> dict[int, Any]:
+    """Return the numbers that the file stores, by the place of their input."""
+    names = {place: name for place, name in enumerate(node.input_values) if place in numbers}
+    return {
+        place: graph.initializers[name].to_numpy().tolist() if name else None
+        for place, name in names.items()
+        if not name or name in graph.initializers
+    }
+
+
+def _as_numbers(value: Any) -> Any:  # noqa: ANN401 - a tensor, numbers, or None
+    return value.tolist() if isinstance(value, Tensor) else value
