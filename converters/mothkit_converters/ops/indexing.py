@@ -1,0 +1,1 @@
+"""Gather, scatter, and what else picks elements by index."""

@@ -1,0 +1,1 @@
+"""Quantised arithmetic, and the casts into it and out of it."""
