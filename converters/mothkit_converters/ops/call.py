@@ -54,7 +54,12 @@ class Call(nn.Module):
 
 
 def operator(
-    op: str, *versions: int, numbers: Collection[int] = (), domain: str = "", **presets: object
+    op: str,
+    *versions: int,
+    numbers: Collection[int] = (),
+    domain: str = "",
+    check: Callable[[Mapping[str, Any]], str] | None = None,
+    **presets: object,
 ) -> Callable[[F], F]:
     """Return a decorator that makes a function of tensors the converter of ``op`` at these schema versions.
 
@@ -68,6 +73,7 @@ def operator(
         numbers: Which inputs it takes as Python numbers: a number for a scalar, a list for one dimension.
             What the file stores is read once, what it computes on each call.
         domain: The operator's domain.
+        check: Returns why a node with these attributes cannot be served, empty where it can.
         presets: Keywords that tell the function which versions these are.
     """
 
@@ -78,6 +84,8 @@ def operator(
             attributes = dict(presets) | _attributes(node)
             if unknown := [name for name in attributes if name not in known]:
                 raise UnsupportedOpError(op, node.name, f"its attribute {unknown[0]} is not served")
+            if check is not None and (why := check(attributes)):
+                raise UnsupportedOpError(op, node.name, why)
             if "outputs" in known:
                 attributes["outputs"] = len(node.output_values)
             fixed = _fixed(node, graph, numbers)
