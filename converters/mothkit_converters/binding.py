@@ -72,8 +72,14 @@ _SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
 )
 
 
-def roles_of(graph: GraphProto, stored: Collection[str]) -> dict[str, Role]:
-    """Return what each float initializer of ``graph`` is for; ``stored`` can be written back."""
+def roles_of(graph: GraphProto, stored: Collection[str], derived: Collection[str] = ()) -> dict[str, Role]:
+    """Return what each float initializer of ``graph`` is for.
+
+    Args:
+        graph: A canonical graph.
+        stored: Names of those that can be written back.
+        derived: Names of those that were computed from integers, so that nobody trained them.
+    """
     normalisation = _input_normalisation(graph)
     floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in FLOATS}
     found: dict[str, list[Role]] = {name: [] for name in floats}
@@ -81,7 +87,10 @@ def roles_of(graph: GraphProto, stored: Collection[str]) -> dict[str, Role]:
         for i, name in enumerate(node.input):
             if name in floats:
                 found[name].append(_role(node.op_type, i, floats[name], fixed=name in normalisation))
-    return {name: _only(roles, stored=name in stored) for name, roles in found.items()}
+    return {
+        name: Role.SETTING if name in derived else _only(roles, stored=name in stored)
+        for name, roles in found.items()
+    }
 
 
 def _role(op: str, index: int, tensor: TensorProto, *, fixed: bool) -> Role:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
+from mothkit_converters.folding import fold
+from mothkit_converters.halves import widen
 from mothkit_converters.ops import find_converter
 from mothkit_converters.shapes import inferred, known_dims
 from mothkit_converters.source import Source
-from mothkit_converters.tensors import HALVES, array_of, constant_tensor
+from mothkit_converters.tensors import array_of, constant_tensor
 
 _OLD_OPSETS = (9, 10, 11, 12, 13)  # what an opset may be raised to; newer ones are served as they are
 _OPTIONAL_OUTPUTS = frozenset({"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"})
@@ -29,7 +32,20 @@ _MARK = "\x1f"  # between a node's own name and our number
 _SCALARS = ("value_float", "value_floats", "value_int", "value_ints")
 
 
-def canonicalise(source: Source, outputs: Sequence[str]) -> ModelProto:
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A model in plain form.
+
+    Attributes:
+        model: What computes the outputs that were asked for, and nothing else.
+        derived: Names of initializers that no file stores: they were computed from stored integers.
+    """
+
+    model: ModelProto
+    derived: frozenset[str]
+
+
+def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
     """Return a copy of ``source``'s model that computes ``outputs`` and nothing else.
 
     Args:
@@ -47,7 +63,9 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> ModelProto:
     _lift_constants(model.graph)
     _keep_needed(model.graph)
     _see_through_identities(model.graph)
-    _widen_halves(model.graph)
+    widen(model.graph)
+    derived = fold(model)
+    _keep_needed(model.graph)
     model = _raise_opset(source, model)
     for index, node in enumerate(model.graph.node):
         _trim(node, model.graph)
@@ -57,7 +75,7 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> ModelProto:
     for node in model.graph.node:
         _resolve_auto_pad(node, dims)
         _free_batch(node, model.graph, dims)
-    return model
+    return Shadow(model, frozenset(derived))
 
 
 def label(node: NodeProto) -> str:
@@ -155,20 +173,6 @@ def _see_through_identities(graph: GraphProto) -> None:
         if node.op_type == "Identity" and node.input[0] in stored:
             alias[node.output[0]] = node.input[0]
     _keep_needed(graph)
-
-
-def _widen_halves(graph: GraphProto) -> None:
-    """Compute in float32 what the file computes in half precision."""
-    for tensor in graph.initializer:
-        if tensor.data_type in HALVES:
-            tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name))
-    for info in (*graph.input, *graph.output):
-        if info.type.tensor_type.elem_type in HALVES:
-            info.type.tensor_type.elem_type = TensorProto.FLOAT
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in HALVES:
-                attribute.i = TensorProto.FLOAT
 
 
 def _raise_opset(source: Source, model: ModelProto) -> ModelProto:

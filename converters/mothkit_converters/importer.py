@@ -12,6 +12,7 @@ from mothkit_converters.assembly import Assembly
 from mothkit_converters.binding import Binding, Role
 from mothkit_converters.canonical import canonicalise
 from mothkit_converters.errors import BatchError, ConversionError, UnboundWeightsError, UnsupportedOpError
+from mothkit_converters.halves import declared_halves
 from mothkit_converters.ops import overrides
 from mothkit_converters.source import Source, read_source
 from mothkit_converters.tensors import HALVES, weight_tensors
@@ -31,7 +32,13 @@ class BoundModule(nn.Module):
     """
 
     def __init__(
-        self, network: fx.GraphModule, source: Source, *, unbound: Sequence[str], output_names: Sequence[str]
+        self,
+        network: fx.GraphModule,
+        source: Source,
+        *,
+        unbound: Sequence[str],
+        output_names: Sequence[str],
+        halves: Mapping[str, torch.dtype],
     ) -> None:
         super().__init__()
         self.network = network
@@ -40,6 +47,8 @@ class BoundModule(nn.Module):
         self.unbound = tuple(unbound)
         self.input_names = tuple(value.name for value in source.inputs)
         self.output_names = tuple(output_names)
+        self._half_inputs = tuple(halves.get(name) for name in self.input_names)
+        self._half_outputs = tuple(halves.get(name) for name in self.output_names)
 
     @property
     def bindings(self) -> dict[str, nn.Parameter]:
@@ -50,7 +59,8 @@ class BoundModule(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the graph's output for its inputs, or a tuple in the graph's order.
 
-        Inputs and outputs of half precision are float32 here.
+        The network computes in float32 what the file has in half precision. Fed as the file declares it
+        answers as the file declares; fed float32 in the place of halves it answers in float32.
 
         Raises:
             ConversionError: The number of inputs is wrong.
@@ -60,11 +70,19 @@ class BoundModule(nn.Module):
             raise ConversionError(
                 f"{self.source.path}: called with {len(inputs)} inputs; expected {list(self.input_names)}"
             )
+        widened = [
+            x if half is None else x.float() for x, half in zip(inputs, self._half_inputs, strict=True)
+        ]
+        as_declared = all(half in (None, x.dtype) for x, half in zip(inputs, self._half_inputs, strict=True))
         try:
-            outputs: tuple[Tensor, ...] = self.network(*inputs)
+            outputs: tuple[Tensor, ...] = self.network(*widened)
         except RuntimeError as error:
             self._explain(inputs, error)
             raise
+        if as_declared and any(self._half_outputs):
+            outputs = tuple(
+                y if half is None else y.to(half) for y, half in zip(outputs, self._half_outputs, strict=True)
+            )
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _explain(self, inputs: Sequence[Tensor], error: RuntimeError) -> None:
@@ -109,14 +127,24 @@ def to_torch(
     stored = weight_tensors(source.proto.graph)
     with overrides():
         try:
-            assembly = Assembly(canonicalise(source, names), stored)
+            shadow = canonicalise(source, names)
+            assembly = Assembly(shadow.model, stored, shadow.derived)
         except UnsupportedOpError as error:
-            raise UnsupportedOpError(error.op, error.node, error.why, path=source.path) from error
+            raise UnsupportedOpError(
+                error.op, error.node, error.why, path=source.path, version=error.version
+            ) from error
     if assembly.unbound and not allow_unbound:
         raise UnboundWeightsError(source.path, assembly.unbound)
-    bound = BoundModule(assembly.network, source, unbound=assembly.unbound, output_names=names)
-    halves = {name for name, tensor in stored.items() if tensor.data_type in HALVES}
-    bound.ties = _bindings(bound, assembly, halves)
+    values = [*(value.name for value in source.inputs), *names]
+    bound = BoundModule(
+        assembly.network,
+        source,
+        unbound=assembly.unbound,
+        output_names=names,
+        halves=declared_halves(source, values),
+    )
+    widened = {name for name, tensor in stored.items() if tensor.data_type in HALVES}
+    bound.ties = _bindings(bound, assembly, widened)
     return bound.eval()
 
 

@@ -63,7 +63,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [N, classes] for pixels ``x`` [N, C, H, W], 0..1."""
-        logits: Tensor = self.network(self.spec.to_model(x))
+        logits: Tensor = self.network(self.spec.to_model(x)).float()
         return logits if logits.ndim == 2 else logits.flatten(1)
 
     @torch.no_grad()
