@@ -1,0 +1,78 @@
+"""Models of one node: what onnx's reference, onnxruntime and we make of them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from mothkit_converters import BoundModule, to_torch
+
+Array = NDArray[Any]
+
+
+def model_of(
+    node: NodeProto, inputs: Mapping[str, Array], opset: int, *, stored: Collection[str] = (), ir: int = 8
+) -> ModelProto:
+    """Return a model of ``node``; inputs named in ``stored`` are initializers."""
+    given = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        for name, x in inputs.items()
+        if name not in stored
+    ]
+    outputs = [ValueInfoProto(name=name) for name in node.output if name]
+    weights = [numpy_helper.from_array(inputs[name], name) for name in stored]
+    graph = helper.make_graph([node], "single", given, outputs, weights)
+    opsets = [helper.make_opsetid("", opset)]
+    if node.domain:
+        opsets.append(helper.make_opsetid(node.domain, 1))
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir)
+
+
+def fed(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return those of ``inputs`` that ``model`` asks for."""
+    return {info.name: inputs[info.name] for info in model.graph.input}
+
+
+def reference(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """Return what onnx's reference makes of ``model``."""
+    return ReferenceEvaluator(model).run(None, fed(model, inputs))
+
+
+def runtime(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """Return what onnxruntime makes of ``model``."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, fed(model, inputs))
+
+
+def imported(model: ModelProto, **options: Any) -> BoundModule:
+    """Return ``model`` as ``to_torch`` imports it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        return to_torch(path, **options)
+
+
+def ours(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """Return what our import makes of ``model``."""
+    found = imported(model)(*(torch.from_numpy(x) for x in fed(model, inputs).values()))
+    return [y.detach().numpy() for y in (found if isinstance(found, tuple) else (found,))]
+
+
+def assert_same(found: Sequence[Array], expected: Sequence[Array], *, atol: float = 1e-5) -> None:
+    """Fail unless shapes and dtypes are the same and the values close."""
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, map(np.asarray, expected), strict=True):
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=atol)
