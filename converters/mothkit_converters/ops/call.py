@@ -58,7 +58,9 @@ def operator(
     *versions: int,
     numbers: Collection[int] = (),
     domain: str = "",
+    stored: Collection[int] = (),
     check: Callable[[Mapping[str, Any]], str] | None = None,
+    limit: Callable[[Mapping[int, Any]], str] | None = None,
     **presets: object,
 ) -> Callable[[F], F]:
     """Return a decorator that makes a function of tensors the converter of ``op`` at these schema versions.
@@ -73,7 +75,9 @@ def operator(
         numbers: Which inputs it takes as Python numbers: a number for a scalar, a list for one dimension.
             What the file stores is read once, what it computes on each call.
         domain: The operator's domain.
+        stored: Which inputs it takes as a Python number where the file stores a single one, else as a tensor.
         check: Returns why a node with these attributes cannot be served, empty where it can.
+        limit: Returns the same for the numbers that the file stores, by the place of their input.
         presets: Keywords that tell the function which versions these are.
     """
 
@@ -88,7 +92,9 @@ def operator(
                 raise UnsupportedOpError(op, node.name, why)
             if "outputs" in known:
                 attributes["outputs"] = len(node.output_values)
-            fixed = _fixed(node, graph, numbers)
+            fixed = _fixed(node, graph, numbers) | _single(node, graph, stored)
+            if limit is not None and (why := limit(fixed)):
+                raise UnsupportedOpError(op, node.name, why)
             module = Call(function, attributes, fixed=fixed, numbers=numbers, count=len(node.input_values))
             passed = tuple(name for i, name in enumerate(node.input_values) if i not in fixed)
             return OperationConverterResult(module, OnnxMapping(passed, node.output_values))
@@ -129,6 +135,13 @@ def _fixed(node: OnnxNode, graph: OnnxGraph, numbers: Collection[int]) -> dict[i
         for place, name in names.items()
         if not name or name in graph.initializers
     }
+
+
+def _single(node: OnnxNode, graph: OnnxGraph, stored: Collection[int]) -> dict[int, Any]:
+    """Return those of the ``stored`` inputs that are one number in the file, by their place."""
+    names = {place: name for place, name in enumerate(node.input_values) if place in stored}
+    tensors = {place: graph.initializers[name] for place, name in names.items() if name in graph.initializers}
+    return {place: tensor.to_numpy().item() for place, tensor in tensors.items() if not tensor.proto.dims}
 
 
 def _as_numbers(value: Any) -> Any:  # noqa: ANN401 - a tensor, numbers, or None
