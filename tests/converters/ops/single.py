@@ -1,17 +1,18 @@
-"""Models of one node: ours held against ONNX's reference, at any schema version."""
+"""Models of one node: what onnx's reference, onnxruntime and we make of them."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from mothkit_converters import BoundModule, to_torch
@@ -19,93 +20,95 @@ from mothkit_converters import BoundModule, to_torch
 Array = NDArray[Any]
 
 
-def single(
-    op: str,
-    *inputs: Array | None,
-    version: int,
-    stored: Collection[int] = (),
-    outputs: int = 1,
-    domain: str = "",
-    **attributes: Any,
+def model_of(
+    node: NodeProto, inputs: Mapping[str, Array], opset: int, *, stored: Collection[str] = (), ir: int = 8
 ) -> ModelProto:
-    """Return a model of one node, its inputs ``i0``, ``i1``, ... and outputs ``o0``, ``o1``, ...
-
-    Args:
-        op: The operator's type.
-        inputs: Values of the node's inputs; None leaves one out.
-        version: The opset, so the operator's newest schema version up to it.
-        stored: Places of the inputs that are initializers; the others are the graph's inputs.
-        outputs: How many outputs the node lists.
-        domain: The operator's domain.
-        attributes: The node's attributes.
-    """
-    given = {f"i{place}": value for place, value in enumerate(inputs) if value is not None}
-    names = ["" if value is None else f"i{place}" for place, value in enumerate(inputs)]
-    made = [f"o{place}" for place in range(outputs)]
-    kept = {f"i{place}" for place in stored}
-    graph = helper.make_graph(
-        [helper.make_node(op, names, made, domain=domain, **attributes)],
-        "single",
-        [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-            for name, value in given.items()
-            if name not in kept
-        ],
-        [ValueInfoProto(name=name) for name in made],
-        [numpy_helper.from_array(value, name) for name, value in given.items() if name in kept],
-    )
-    imports = [helper.make_opsetid("", version)]
-    imports += [helper.make_opsetid(domain, 1)] if domain else []
-    return onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=imports, ir_version=8))
+    """Return a model of ``node``; inputs named in ``stored`` are initializers."""
+    given = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        for name, x in inputs.items()
+        if name not in stored
+    ]
+    outputs = [ValueInfoProto(name=name) for name in node.output if name]
+    weights = [numpy_helper.from_array(inputs[name], name) for name in stored]
+    graph = helper.make_graph([node], "single", given, outputs, weights)
+    opsets = [helper.make_opsetid("", opset)]
+    if node.domain:
+        opsets.append(helper.make_opsetid(node.domain, 1))
+    return onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets, ir_version=ir))
 
 
-def bind(model: ModelProto) -> BoundModule:
-    """Return our import of ``model``."""
+def fed(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return those of ``inputs`` that ``model`` asks for."""
+    return {info.name: inputs[info.name] for info in model.graph.input}
+
+
+def reference(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """Return what onnx's reference makes of ``model``."""
+    return ReferenceEvaluator(model).run(None, fed(model, inputs))
+
+
+def runtime(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """Return what onnxruntime makes of ``model``."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, fed(model, inputs))
+
+
+def imported(model: ModelProto, **options: Any) -> BoundModule:
+    """Return ``model`` as ``to_torch`` imports it."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "single.onnx"
+        path = Path(folder) / "model.onnx"
         path.write_bytes(model.SerializeToString())
-        return to_torch(path, allow_unbound=True)
+        return to_torch(path, **options)
 
 
-def compute(model: ModelProto, *inputs: Array | None) -> list[Array]:
-    """Return what our import of ``model`` makes of ``inputs``, those left out or stored passed over."""
-    bound = bind(model)
-    values = [torch.from_numpy(np.array(inputs[int(name[1:])])) for name in bound.input_names]
-    with torch.no_grad():
-        found = bound(*values)
-    return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+def ours(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """Return what our import makes of ``model``."""
+    found = imported(model)(*(torch.from_numpy(x) for x in fed(model, inputs).values()))
+    return [y.detach().numpy() for y in (found if isinstance(found, tuple) else (found,))]
 
 
-def expect(model: ModelProto, *inputs: Array | None) -> list[Array]:
-    """Return what ONNX's reference makes of ``inputs``."""
-    feeds = {info.name: inputs[int(info.name[1:])] for info in model.graph.input}
-    return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
-
-
-def assert_same(found: Sequence[Array], expected: Sequence[Array], rtol: float, atol: float) -> None:
-    """Assert that dtypes, shapes and values agree; integers and truths exactly."""
+def assert_same(found: Sequence[Array], expected: Sequence[Array], *, atol: float = 1e-5) -> None:
+    """Fail unless shapes and dtypes are the same and the values close; what is not float has to be equal."""
     assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours.dtype == theirs.dtype
-        assert ours.shape == theirs.shape
+    for ours, theirs in zip(found, map(np.asarray, expected), strict=True):
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
         if ours.dtype.kind in "biu":
             np.testing.assert_array_equal(ours, theirs)
         else:
-            np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=atol)
+
+
+def one(
+    op: str,
+    *inputs: Array | None,
+    opset: int,
+    stored: Collection[int] = (),
+    outputs: int = 1,
+    **attributes: Any,
+) -> tuple[ModelProto, dict[str, Array]]:
+    """Return a model of one node, and its inputs by name.
+
+    Args:
+        op: The operator's type.
+        inputs: Values of the node's inputs, None where one is left out.
+        opset: What the model imports.
+        stored: Places of the inputs that are initializers.
+        outputs: How many outputs the node lists.
+        attributes: The node's attributes.
+    """
+    names = ["" if x is None else f"i{place}" for place, x in enumerate(inputs)]
+    given = {f"i{place}": x for place, x in enumerate(inputs) if x is not None}
+    node = helper.make_node(op, names, [f"o{place}" for place in range(outputs)], **attributes)
+    return model_of(node, given, opset, stored=[f"i{place}" for place in stored]), given
 
 
 def assert_agrees(
-    op: str,
-    *inputs: Array | None,
-    version: int,
-    stored: Collection[int] = (),
-    outputs: int = 1,
-    rtol: float = 1e-5,
-    atol: float = 1e-6,
-    expected: Sequence[Array] | None = None,
-    **attributes: Any,
+    op: str, *inputs: Array | None, opset: int, expected: Sequence[Array] | None = None, **given: Any
 ) -> None:
-    """Assert that we compute what ONNX's reference does, or ``expected``; arguments are those of ``single``."""
-    model = single(op, *inputs, version=version, stored=stored, outputs=outputs, **attributes)
-    wanted = expect(model, *inputs) if expected is None else expected
-    assert_same(compute(model, *inputs), wanted, rtol, atol)
+    """Fail unless we compute what onnx's reference does, or ``expected``; ``given`` as ``one`` takes it."""
+    model, values = one(op, *inputs, opset=opset, **given)
+    assert_same(ours(model, values), reference(model, values) if expected is None else expected)
