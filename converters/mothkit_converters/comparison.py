@@ -12,7 +12,8 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from mothkit_converters.source import Source, external_slot, read_source
+from mothkit_converters.external import chunks
+from mothkit_converters.source import STAMP_PREFIX, Source, read_source
 from mothkit_converters.tensors import array_of, clear_values, weight_tensors
 
 _SHOWN = 5  # differing nodes and weights that are told one by one
@@ -69,21 +70,24 @@ class GraphDiff:
         changes: Initializers of the same name, dtype and shape whose values differ, in the first's order.
         differences: All else that differs, in plain words; empty when it is byte-identical.
         unchanged: How many initializers hold the same values in both.
+        stamps: Keys of the ``mothkit.`` metadata that only one has or that differ. They are entered when asked
+            for and say nothing about the model, so they are told apart from ``differences``.
     """
 
     changes: tuple[Change, ...]
     differences: tuple[str, ...]
     unchanged: int
+    stamps: tuple[str, ...] = ()
 
     @property
     def only_weights(self) -> bool:
-        """Whether everything but the values of initializers is byte-identical."""
+        """Whether everything but the values of initializers and ``mothkit.`` metadata is byte-identical."""
         return not self.differences
 
     @property
     def identical(self) -> bool:
         """Whether nothing differs at all."""
-        return not self.changes and not self.differences
+        return not self.changes and not self.differences and not self.stamps
 
 
 def diff(a: Path | str | Source, b: Path | str | Source) -> GraphDiff:
@@ -100,7 +104,14 @@ def diff(a: Path | str | Source, b: Path | str | Source) -> GraphDiff:
         changes=changes,
         differences=(*_other_weights(ours, theirs), *_other_parts(first, second, shared)),
         unchanged=len(shared) - len(changes),
+        stamps=_stamps(first, second),
     )
+
+
+def _stamps(first: Source, second: Source) -> tuple[str, ...]:
+    ours, theirs = first.metadata, second.metadata
+    keys = sorted(key for key in ours.keys() | theirs.keys() if key.startswith(STAMP_PREFIX))
+    return tuple(key for key in keys if ours.get(key) != theirs.get(key))
 
 
 def _kind(tensor: TensorProto) -> tuple[int, tuple[int, ...]]:
@@ -145,10 +156,9 @@ def _other_weights(ours: Mapping[str, TensorProto], theirs: Mapping[str, TensorP
 
 def _other_parts(first: Source, second: Source, shared: Sequence[str]) -> Iterator[str]:
     """Yield words on what differs once the values of ``shared`` initializers are taken out."""
-    a, b = ModelProto.FromString(first.content), ModelProto.FromString(second.content)
-    files_a, files_b = _emptied(a, first, shared), _emptied(b, second, shared)
-    if files_a != files_b:
+    if not _same_gaps(first, second, shared):
         yield "the external files differ outside the weights"
+    a, b = _emptied(first, shared), _emptied(second, shared)
     if _bytes(a) == _bytes(b):
         return
     words = [
@@ -160,17 +170,45 @@ def _other_parts(first: Source, second: Source, shared: Sequence[str]) -> Iterat
     yield from words or ["a part of the file that has no name here differs"]
 
 
-def _emptied(model: ModelProto, source: Source, names: Sequence[str]) -> dict[str, bytes]:
-    """Take the values of these initializers out of ``model``; return the external files without them."""
-    files = {location: bytearray(data) for location, data in source.external.items()}
+def _emptied(source: Source, names: Sequence[str]) -> ModelProto:
+    """Return the model as it is stored, without the values of these initializers and without our metadata."""
+    model: ModelProto = ModelProto.FromString(source.content)
     tensors = weight_tensors(model.graph)
     for name in names:
-        if (slot := external_slot(tensors[name])) is None:
+        if name not in source.slots:
             clear_values(tensors[name])
+    others = [entry for entry in model.metadata_props if not entry.key.startswith(STAMP_PREFIX)]
+    del model.metadata_props[:]
+    model.metadata_props.extend(others)
+    return model
+
+
+def _same_gaps(first: Source, second: Source, shared: Sequence[str]) -> bool:
+    """Return whether the external files hold the same outside the values of ``shared`` initializers."""
+    slots, others = ({name: s.slots[name] for name in shared if name in s.slots} for s in (first, second))
+    if slots != others or first.external != second.external:
+        return False
+    for location, size in first.external.items():
+        if first.digests[location] == second.digests[location]:
             continue
-        location, offset, length = slot
-        files[location][offset : offset + length] = bytes(length)
-    return {location: bytes(data) for location, data in files.items()}
+        taken = sorted(
+            (slot.offset, slot.offset + slot.length) for slot in slots.values() if slot.location == location
+        )
+        with (first.path.parent / location).open("rb") as a, (second.path.parent / location).open("rb") as b:
+            for start, stop in _gaps(taken, size):
+                if any(x != y for x, y in zip(chunks(a, start, stop), chunks(b, start, stop), strict=True)):
+                    return False
+    return True
+
+
+def _gaps(taken: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    place = 0
+    for start, stop in taken:
+        if start > place:
+            yield place, start
+        place = max(place, stop)
+    if place < size:
+        yield place, size
 
 
 def _bytes(message: Message) -> bytes:

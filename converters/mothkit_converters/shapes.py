@@ -6,13 +6,26 @@ import onnx
 import onnx.shape_inference
 from onnx import GraphProto, ModelProto
 
+from mothkit_converters.tensors import outline
+
 
 def inferred(model: ModelProto) -> ModelProto:
     """Return a copy of ``model`` with the shapes that can be inferred, or itself where that fails."""
     try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        told = onnx.shape_inference.infer_shapes(outline(model), data_prop=True).graph
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for name in ("value_info", "output"):
+        copy.graph.ClearField(name)
+        getattr(copy.graph, name).extend(getattr(told, name))
+    return copy
+
+
+def outlined(model: ModelProto) -> ModelProto:
+    """Return what ``inferred`` does, without the data of large tensors."""
+    return inferred(outline(model))
 
 
 def known_dims(graph: GraphProto) -> dict[str, list[int]]:

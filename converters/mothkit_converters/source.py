@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import weakref
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from mothkit_converters.errors import ExternalDataError, InvalidModelError, NotOnnxError, TooLargeError
-from mothkit_converters.tensors import all_tensors, byte_size, misfit
+from mothkit_converters.errors import InvalidModelError, NotOnnxError, SourceError, TooLargeError
+from mothkit_converters.external import Slot, load_external, weight_slots
+from mothkit_converters.limits import check_calls, check_content
+from mothkit_converters.tensors import all_tensors, misfit, outline
 
-MAX_BYTES = 2**31 - 1  # protobuf's own bound; external files together are held to the same
+STAMP_PREFIX = "mothkit."  # keys of the metadata that are ours
+MAX_BYTES = 2**31 - 1  # of a model file: protobuf's own bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,20 @@ class Value:
     shape: tuple[int | str | None, ...] | None
 
 
+class _OpenFile:
+    """A file that can be read again, even after it was deleted or replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._handle)
+
+    def read(self) -> bytes:
+        """Return all that it holds."""
+        with open(self._handle, "rb", closefd=False) as stream:
+            stream.seek(0)
+            return stream.read(min(os.fstat(self._handle).st_size, MAX_BYTES))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """An ONNX file as it was read. Nothing here may be written to.
@@ -42,20 +61,34 @@ class Source:
     Attributes:
         path: Where it was read from.
         proto: The model, with external data loaded.
-        content: The model file's bytes.
-        external: Bytes of each external file, by location.
+        external: Size in bytes of each external file, by location.
+        slots: Where the weights that are external data lie, by their names.
         digests: SHA-256 of each file, by name relative to the model's folder.
     """
 
     path: Path
     proto: ModelProto = field(repr=False)
-    content: bytes = field(repr=False)
-    external: Mapping[str, bytes] = field(repr=False)
+    external: Mapping[str, int]
+    slots: Mapping[str, Slot] = field(repr=False)
     digests: Mapping[str, str]
+    _file: _OpenFile = field(repr=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Source:
         """Return itself: it never changes."""
         return self
+
+    @property
+    def content(self) -> bytes:
+        """The model file's bytes, read again: beside the weights in ``proto`` they would double the memory.
+
+        Raises:
+            SourceError: The file was written to since it was first read. That it was deleted, or another put
+                in its place, does not matter.
+        """
+        content = self._file.read()
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise SourceError(self.path, "was written to since it was read; put the original back")
+        return content
 
     @property
     def sha256(self) -> str:
@@ -130,19 +163,17 @@ def read_source(path: Path | str) -> Source:
         ExternalDataError: External data are missing, cut off, or outside the model's folder.
     """
     path = Path(path)
-    content = _read(path)
-    stored = _parse(path, content)
-    _check_text(path, stored)
-    external = _read_external(path, stored)
-    proto = _load(stored, external) if external else stored
+    file = _open(path)
+    proto, sha256 = _parse_file(path, file)
+    check_calls(path, proto)
+    slots = weight_slots(path, proto)
+    external, digests = load_external(path, proto)
     _check_tensors(path, proto)
     _check_model(path, proto)
-    files = {path.name: content, **external}
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    return Source(path, proto, content, external, digests)
+    return Source(path, proto, external, slots, {path.name: sha256, **digests}, file)
 
 
-def _read(path: Path) -> bytes:
+def _open(path: Path) -> _OpenFile:
     try:
         if not path.exists():
             raise NotOnnxError(path, "no such file; expected an ONNX model")
@@ -153,12 +184,25 @@ def _read(path: Path) -> bytes:
             raise TooLargeError(
                 path, f"{size} bytes; at most {MAX_BYTES} are read. Store its weights as external data"
             )
-        content = path.read_bytes()
+        return _OpenFile(path)
     except OSError as error:
-        raise NotOnnxError(path, f"cannot be read ({error.strerror}); expected an ONNX model") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> NotOnnxError:
+    return NotOnnxError(path, f"cannot be read ({error.strerror}); expected an ONNX model")
+
+
+def _parse_file(path: Path, file: _OpenFile) -> tuple[ModelProto, str]:
+    """Return the model in ``file`` and its SHA-256; the bytes are let go."""
+    try:
+        content = file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if not content:
         raise NotOnnxError(path, "is empty; expected an ONNX model, so fetch or export it again")
-    return content
+    check_content(path, content)
+    return _parse(path, content), hashlib.sha256(content).hexdigest()
 
 
 def _parse(path: Path, content: bytes) -> ModelProto:
@@ -169,106 +213,6 @@ def _parse(path: Path, content: bytes) -> ModelProto:
         raise NotOnnxError(path, f"is no ONNX model, or was cut off; {hint}") from error
     if not model.ir_version or not model.HasField("graph") or not model.graph.output:
         raise NotOnnxError(path, f"holds no ONNX graph; {hint}")
-    return model
-
-
-def _check_text(path: Path, model: ModelProto) -> None:
-    """Raise InvalidModelError where a name is no UTF-8; protobuf hands such text out as bytes."""
-    graph = model.graph
-    texts: list[object] = [graph.name, model.producer_name, model.producer_version]
-    texts += [info.name for info in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)]
-    texts += [text for entry in model.metadata_props for text in (entry.key, entry.value)]
-    texts += [entry.domain for entry in model.opset_import]
-    for node in graph.node:
-        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        texts += [attribute.name for attribute in node.attribute]
-    if broken := [text for text in texts if isinstance(text, bytes)]:
-        raise InvalidModelError(path, f"holds the name {broken[0]!r}, which is no UTF-8. Export it again")
-
-
-def _entries(tensor: TensorProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in tensor.external_data}
-
-
-def external_slot(tensor: TensorProto) -> tuple[str, int, int] | None:
-    """Return location, offset and length in bytes of ``tensor``'s external data, None where it has none.
-
-    Raises:
-        ValueError: An entry is no number, negative, or not what shape and dtype need.
-    """
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return None
-    entries, needed = _entries(tensor), byte_size(tensor)
-    if needed is None:
-        raise ValueError("strings cannot be external data")
-    offset, length = int(entries.get("offset", 0)), int(entries.get("length", needed))
-    if offset < 0 or length != needed:
-        raise ValueError(f"offset {offset}, length {length}; shape {list(tensor.dims)} needs {needed} bytes")
-    return entries.get("location", ""), offset, length
-
-
-def external_locations(model: ModelProto) -> set[str]:
-    """Return the names of the files that ``model``'s tensors point to."""
-    outside = (tensor for tensor in all_tensors(model) if tensor.data_location == TensorProto.EXTERNAL)
-    return {_entries(tensor).get("location", "") for tensor in outside}
-
-
-def _read_external(path: Path, model: ModelProto) -> dict[str, bytes]:
-    """Return the external files that ``model`` points to; every slot was checked to lie inside."""
-    files: dict[str, bytes] = {}
-    for tensor in all_tensors(model):
-        try:
-            slot = external_slot(tensor)
-        except ValueError as error:
-            raise ExternalDataError(path, f"external data of '{tensor.name}': {error}") from error
-        if slot is None:
-            continue
-        location, offset, length = slot
-        if location not in files:
-            budget = MAX_BYTES - sum(map(len, files.values()))
-            files[location] = _read_external_file(path, location, tensor.name, budget)
-        if offset + length > len(files[location]):
-            raise ExternalDataError(
-                path,
-                f"'{tensor.name}' needs bytes {offset} to {offset + length} of '{location}', which has only "
-                f"{len(files[location])}; fetch that file again",
-            )
-    return files
-
-
-def _read_external_file(path: Path, location: str, name: str, budget: int) -> bytes:
-    posix, windows = PurePosixPath(location), PureWindowsPath(location)
-    outside = posix.is_absolute() or windows.anchor or ".." in posix.parts or ".." in windows.parts
-    folder = path.parent.resolve()
-    file = folder / location
-    if not location or "\0" in location or outside or not file.resolve().is_relative_to(folder):
-        raise ExternalDataError(
-            path, f"'{name}' points to '{location}', outside the model's folder; only files inside are read"
-        )
-    if not file.is_file():
-        raise ExternalDataError(
-            path, f"'{name}' is stored in '{location}', which is missing; put it beside the model"
-        )
-    if (size := file.stat().st_size) > budget:
-        raise TooLargeError(
-            path, f"'{location}' has {size} bytes; external data of at most {MAX_BYTES} are read"
-        )
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ExternalDataError(path, f"'{location}' cannot be read ({error.strerror})") from error
-
-
-def _load(stored: ModelProto, external: Mapping[str, bytes]) -> ModelProto:
-    """Return a copy of ``stored`` with external data moved into it."""
-    model = ModelProto()
-    model.CopyFrom(stored)
-    for tensor in all_tensors(model):
-        if (slot := external_slot(tensor)) is not None:
-            location, offset, length = slot
-            tensor.raw_data = external[location][offset : offset + length]
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
     return model
 
 
@@ -289,20 +233,15 @@ def _check_tensors(path: Path, model: ModelProto) -> None:
 
 def _check_model(path: Path, model: ModelProto) -> None:
     try:
-        onnx.checker.check_model(_with_ranks(model))
+        onnx.checker.check_model(_with_ranks(outline(model, shapes=False)))
     except (onnx.checker.ValidationError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InvalidModelError(path, f"breaks ONNX's rules: {reason}. Export it again") from error
 
 
 def _with_ranks(model: ModelProto) -> ModelProto:
-    """Return ``model`` as the checker wants it: it asks for a rank where onnxruntime does without."""
-    unranked = [info for info in model.graph.output if not info.type.tensor_type.HasField("shape")]
-    if not any(info.type.HasField("tensor_type") for info in unranked):
-        return model
-    ranked = ModelProto()
-    ranked.CopyFrom(model)
-    for info in ranked.graph.output:
+    """Give outputs of unknown rank an empty shape: the checker asks for one where onnxruntime does without."""
+    for info in model.graph.output:
         if info.type.HasField("tensor_type"):
             info.type.tensor_type.shape.SetInParent()
-    return ranked
+    return model

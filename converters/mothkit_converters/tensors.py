@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -18,6 +21,11 @@ _PACKED_BITS: dict[int, int] = {
     TensorProto.UINT4: 4,
     TensorProto.FLOAT4E2M1: 4,
 }
+_GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE = 7, 1, 5, 5  # numbers of fields, by onnx.proto
+_TENSOR, _SUBGRAPH, _SUBGRAPHS = 5, 6, 11
+_OUTER = 4  # length of the longest place of a tensor that is in no subgraph
+_SMALL = 4096  # bytes up to which an outline keeps a tensor's data: shapes, axes, scales
+_HOLDERS = frozenset(f"onnx.{name}Proto" for name in ("Attribute", "Function", "Graph", "Node", "Tensor"))
 _COMPLEX = frozenset({TensorProto.COMPLEX64, TensorProto.COMPLEX128})
 _DATA_FIELDS = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
 
@@ -35,13 +43,41 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
     return next(values, None)
 
 
+Place = tuple[tuple[int, int], ...]
+"""Where a message stands in a model: number and index of each field on the way to it."""
+
+
 def weight_tensors(graph: GraphProto) -> dict[str, TensorProto]:
-    """Return the tensors that a graph stores, by name: initializers, then Constant nodes by their output."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if (tensor := constant_tensor(node)) is not None:
-            tensors.setdefault(node.output[0], tensor)
-    return tensors
+    """Return the tensors that a graph stores, by name: initializers, then Constant nodes by their output.
+
+    Those of subgraphs follow, where no other has their name.
+    """
+    return {name: tensor for name, (_, tensor) in placed_weights(graph).items()}
+
+
+def placed_weights(graph: GraphProto) -> dict[str, tuple[Place, TensorProto]]:
+    """Return what ``weight_tensors`` does, each with its place in the model."""
+    found = list(_named_tensors(graph, ((_GRAPH, 0),)))
+    counts = Counter(name for name, _, _ in found)
+    weights: dict[str, tuple[Place, TensorProto]] = {}
+    for name, place, tensor in found:
+        if len(place) <= _OUTER or counts[name] == 1:
+            weights.setdefault(name, (place, tensor))
+    return weights
+
+
+def _named_tensors(graph: GraphProto, place: Place) -> Iterator[tuple[str, Place, TensorProto]]:
+    for i, tensor in enumerate(graph.initializer):
+        yield tensor.name, (*place, (_INITIALIZER, i)), tensor
+    for i, node in enumerate(graph.node):
+        for j, attribute in enumerate(node.attribute):
+            inner = (*place, (_NODE, i), (_ATTRIBUTE, j))
+            if attribute.name == "value" and constant_tensor(node) is not None:
+                yield node.output[0], (*inner, (_TENSOR, 0)), attribute.t
+            if attribute.HasField("g"):
+                yield from _named_tensors(attribute.g, (*inner, (_SUBGRAPH, 0)))
+            for k, subgraph in enumerate(attribute.graphs):
+                yield from _named_tensors(subgraph, (*inner, (_SUBGRAPHS, k)))
 
 
 def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -67,6 +103,59 @@ def _node_tensors(node: NodeProto) -> Iterator[TensorProto]:
         yield from attribute.tensors
         for graph in (attribute.g, *attribute.graphs):
             yield from _graph_tensors(graph)
+
+
+def outline(model: ModelProto, *, shapes: bool = True) -> ModelProto:
+    """Return a copy of ``model`` whose large tensors hold no data: as good for all that asks for no weights.
+
+    Args:
+        model: Any model; its tensors' sizes were checked.
+        shapes: Whether tensors without data keep their shape. ONNX's checker wants them empty then.
+    """
+    copy = ModelProto()
+    _outline(model, copy, shapes=shapes)
+    return copy
+
+
+def _outline(message: Message, into: Message, *, shapes: bool) -> None:
+    for field, value in message.ListFields():
+        name = field.message_type.full_name if field.message_type is not None else ""
+        if name not in _HOLDERS:
+            _copy_field(field, value, into)
+            continue
+        for entry in value if field.is_repeated else (value,):
+            target = getattr(into, field.name)
+            target = target.add() if field.is_repeated else target
+            if isinstance(entry, TensorProto):
+                _outline_tensor(entry, target, shapes=shapes)
+            elif isinstance(entry, NodeProto) and not any(map(_holds_tensors, entry.attribute)):
+                target.CopyFrom(entry)
+            else:
+                target.SetInParent()
+                _outline(entry, target, shapes=shapes)
+
+
+def _copy_field(field: FieldDescriptor, value: Any, into: Message) -> None:  # noqa: ANN401 - as protobuf has it
+    if field.is_repeated:
+        getattr(into, field.name).extend(value)
+    elif field.message_type is not None:
+        getattr(into, field.name).CopyFrom(value)
+    else:
+        setattr(into, field.name, value)
+
+
+def _holds_tensors(attribute: AttributeProto) -> bool:
+    one = attribute.HasField("t") or attribute.HasField("g")
+    return one or bool(attribute.tensors) or bool(attribute.graphs)
+
+
+def _outline_tensor(tensor: TensorProto, into: TensorProto, *, shapes: bool) -> None:
+    size = byte_size(tensor)
+    if size is None or size <= _SMALL:
+        into.CopyFrom(tensor)
+        return
+    into.name, into.data_type, into.doc_string = tensor.name, tensor.data_type, tensor.doc_string
+    into.dims.extend(tensor.dims if shapes else (0,))
 
 
 def byte_size(tensor: TensorProto) -> int | None:

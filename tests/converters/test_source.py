@@ -22,6 +22,7 @@ from mothkit_converters import (
     TooLargeError,
     read_source,
 )
+from mothkit_converters import external as external_module
 from mothkit_converters import source as source_module
 
 
@@ -166,11 +167,10 @@ def test_external_data_that_do_not_fit_are_refused(cnn: Path, entries: dict[str,
 
 def test_external_data_are_bounded(cnn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store_outside(cnn)
-    monkeypatch.setattr(source_module, "MAX_BYTES", 1300)
+    monkeypatch.setattr(external_module, "MAX_EXTERNAL_BYTES", 10**7 - 1)
     with (cnn.parent / "weights.bin").open("ab") as stream:
         stream.truncate(10**7)
-    monkeypatch.setattr(source_module, "_read", lambda path: path.read_bytes())
-    with pytest.raises(TooLargeError, match=r"weights\.bin' has 10000000 bytes"):
+    with pytest.raises(TooLargeError, match=r"external data have 10000000 bytes"):
         read_source(cnn)
 
 
