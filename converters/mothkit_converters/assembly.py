@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from onnx import ModelProto, NodeProto, TensorProto
-from onnx2torch.onnx_graph import OnnxGraph
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx2torch.onnx_node import OnnxNode
 from torch import Tensor, fx, nn
 
 from mothkit_converters.binding import ABSORBED, Role, roles_of
-from mothkit_converters.canonical import label
 from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops import find_converter, sizes
-from mothkit_converters.ops.call import Call
+from mothkit_converters.ops.registry import schema_version
+from mothkit_converters.ops.scope import Body, Scope
+from mothkit_converters.scopes import label
 from mothkit_converters.tensors import array_of
 
 
@@ -32,7 +32,7 @@ class _Size(NamedTuple):
 
 
 class Assembly:
-    """Builds the network, node by node.
+    """The network of a canonical model, and the tensors that all of its graphs share.
 
     Each float initializer becomes one tensor, a parameter if it is a weight. A node's module either gets it as
     an argument, or has it put in the place of the copy that it made of it.
@@ -42,35 +42,61 @@ class Assembly:
         tensors: The tensor of each float initializer.
         roles: What each is for.
         unbound: Weights that nothing trains.
+        opsets: The opset of each domain.
     """
 
-    def __init__(self, shadow: ModelProto, stored: Collection[str]) -> None:
-        """Build the network of ``shadow``; ``stored`` are the initializers that the file can take back."""
-        self.roles = roles_of(shadow.graph, stored)
+    def __init__(self, model: ModelProto, stored: Collection[str], derived: Collection[str] = ()) -> None:
+        """Build the network of a canonical ``model``; ``stored`` and ``derived`` as ``roles_of`` has them."""
+        self.roles = roles_of(model.graph, stored, derived)
         self.tensors: dict[str, Tensor] = {}
-        for initializer in shadow.graph.initializer:
+        for initializer in model.graph.initializer:
             if (role := self.roles.get(initializer.name)) is not None:
                 values = torch.from_numpy(array_of(initializer).copy())
                 self.tensors[initializer.name] = nn.Parameter(values) if role is Role.WEIGHT else values
         self.unbound = [name for name, role in self.roles.items() if role is Role.TORN]
-        self._onnx = OnnxGraph(shadow.graph)
-        self._opsets = {entry.domain: entry.version for entry in shadow.opset_import}
+        self.opsets = {entry.domain: entry.version for entry in model.opset_import}
+        self.network = _Builder(self, model.graph).network
+
+
+class _Builder:
+    """Builds the network of one graph, node by node.
+
+    Attributes:
+        network: Takes the graph's inputs, then the values of ``captured``; returns a tuple of its outputs.
+        captured: Names of values of the graphs around this one that it reads, in order.
+    """
+
+    def __init__(self, shared: Assembly, graph: GraphProto, outer: _Builder | None = None) -> None:
+        self._shared, self._outer = shared, outer
+        self._onnx = Scope(graph, None if outer is None else outer._onnx, self._body)  # noqa: SLF001
         self._graph = fx.Graph()
         self._nodes, self._weights = nn.Module(), nn.Module()
-        self._values = {
-            info.name: self._graph.placeholder(f"input_{index}")
-            for index, info in enumerate(shadow.graph.input)
-        }
-        self._like = next(iter(self._values.values()), None)
+        self._values: dict[str, fx.Node] = {}
         self._sizes: dict[str, _Size] = {}
-        for proto, node in zip(shadow.graph.node, self._onnx.nodes.values(), strict=True):
+        self.captured: list[str] = []
+        for info in graph.input:
+            self._add_input(info.name)
+        own = next((info.name for info in graph.input if info.type.HasField("tensor_type")), None)
+        self._like: str | None = own if outer is None else outer._like  # noqa: SLF001
+        for proto, node in zip(graph.node, self._onnx.nodes.values(), strict=True):
             if not self._add_size(proto):
                 self._add(proto, node)
-        self._graph.output(tuple(self._value(info.name) for info in shadow.graph.output))
+        self._graph.output(tuple(self._value(info.name) for info in graph.output))
         root = nn.Module()
         root.add_module("nodes", self._nodes)
         root.add_module("weights", self._weights)
         self.network = fx.GraphModule(root, self._graph)
+
+    def _add_input(self, name: str) -> None:
+        """Let the network take a value, after those that it takes already."""
+        last = next((node for node in reversed(self._graph.nodes) if node.op == "placeholder"), None)
+        with self._graph.inserting_before() if last is None else self._graph.inserting_after(last):
+            self._values[name] = self._graph.placeholder(f"input_{len(self._values)}")
+
+    def _body(self, graph: GraphProto) -> Body:
+        """Build the network of a graph within a node."""
+        inner = _Builder(self._shared, graph, self)
+        return Body(inner.network, tuple(inner.captured))
 
     def _add(self, proto: NodeProto, node: OnnxNode) -> None:
         """Convert one node, tie what its module took in, and call it on the rest."""
@@ -78,7 +104,7 @@ class Assembly:
         self._tie(proto, module, passed=set(mapping.inputs))
         name = _free_name(label(proto), self._nodes)
         self._nodes.add_module(name, module)
-        numeric = module.numeric if isinstance(module, Call) else ()
+        numeric = getattr(module, "numeric", ())
         arguments = tuple(
             self._numbers(value) if index in numeric else self._value(value) if value else None
             for index, value in enumerate(mapping.inputs)
@@ -127,49 +153,67 @@ class Assembly:
         return self._sizes[name].node if name in self._sizes else self._value(name)
 
     def _convert(self, proto: NodeProto, node: OnnxNode) -> tuple[nn.Module, Any]:
-        convert = find_converter(proto.op_type, self._opsets.get(proto.domain, 1), proto.domain)
+        opset = self._shared.opsets.get(proto.domain, 1)
+        convert = find_converter(proto.op_type, opset, proto.domain)
         if convert is None:
-            raise UnsupportedOpError(proto.op_type, label(proto), "no converter for it at this opset")
+            raise self._refusal(proto, f"no converter for it at opset {opset}")
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", module=r"onnx2torch\.")  # "the results might differ"
                 module, mapping = convert(node, self._onnx)
         except UnsupportedOpError as error:
-            raise UnsupportedOpError(proto.op_type, label(proto), error.why) from error
+            if error.version is not None:
+                raise  # of a node within this one
+            raise self._refusal(proto, error.why) from error
         except Exception as error:  # whatever onnx2torch stumbles over
-            why = f"onnx2torch refuses it ({type(error).__name__}: {error})"
-            raise UnsupportedOpError(proto.op_type, label(proto), why) from error
+            raise self._refusal(proto, f"onnx2torch refuses it ({type(error).__name__}: {error})") from error
         return module, mapping
+
+    def _refusal(self, proto: NodeProto, why: str) -> UnsupportedOpError:
+        version = schema_version(proto.op_type, self._shared.opsets.get(proto.domain, 1), proto.domain)
+        return UnsupportedOpError(proto.op_type, label(proto), why, version=version)
 
     def _tie(self, proto: NodeProto, module: nn.Module, passed: Collection[str]) -> None:
         """Put our tensors where ``module`` made its own; nothing untied may remain a parameter."""
         owner = module[-1] if isinstance(module, nn.Sequential) else module
         slots = ABSORBED.get(proto.op_type, {})
         for index, name in enumerate(proto.input):
-            if name in passed or name not in self.tensors:
+            if name in passed or name not in self._shared.tensors:
                 continue
             if index in slots:
-                _put(proto, owner, slots[index], self.tensors[name])
-            elif self.roles[name] is Role.WEIGHT:
-                why = f"its converter copies the weight '{name}'"
-                raise UnsupportedOpError(proto.op_type, label(proto), why)
+                self._put(proto, owner, slots[index], self._shared.tensors[name])
+            elif self._shared.roles[name] is Role.WEIGHT:
+                raise self._refusal(proto, f"its converter copies the weight '{name}'")
         for index, attribute in slots.items():
             if index >= len(proto.input) and getattr(owner, attribute, None) is not None:
                 setattr(owner, attribute, None)  # the file has none
         if proto.op_type == "BatchNormalization" and not self._follows_batch(proto):
             setattr(owner, "momentum", 0.0)  # noqa: B010 - mypy takes a module's attributes for tensors
 
+    def _put(self, proto: NodeProto, owner: nn.Module, attribute: str, tensor: Tensor) -> None:
+        """Replace the tensor that ``owner`` copied from an initializer by the one that stands for it."""
+        copied = getattr(owner, attribute)
+        if copied is None or not np.array_equal(copied.detach(), tensor.detach(), equal_nan=True):
+            raise self._refusal(proto, f"its {attribute} was not taken over as it is")
+        delattr(owner, attribute)
+        _register(owner, attribute, tensor)
+
     def _follows_batch(self, proto: NodeProto) -> bool:
         """Return whether both statistics are this node's own, so that they may change in train mode."""
-        return all(self.roles.get(name) is Role.STATISTIC for name in proto.input[3:5])
+        return all(self._shared.roles.get(name) is Role.STATISTIC for name in proto.input[3:5])
 
     def _value(self, name: str) -> fx.Node:
         """Return the fx node of a value as a tensor; an initializer gets one on its first use."""
-        if name not in self._values and name in self._sizes:
-            size = (self._sizes[name].node, self._like)
+        if name in self._values:
+            return self._values[name]
+        if name in self._sizes:
+            size = (self._sizes[name].node, self._value(self._like) if self._like else None)
             self._values[name] = self._graph.call_function(sizes.as_tensor, size)
-        elif name not in self._values:
-            tensor = self.tensors[name] if name in self.tensors else self._plain(name)
+        elif self._outer is not None:
+            self._add_input(name)
+            self.captured.append(name)
+        else:
+            tensor = self._shared.tensors[name] if name in self._shared.tensors else self._plain(name)
             key = _free_name(name, self._weights)
             _register(self._weights, key, tensor)
             self._values[name] = self._graph.get_attr(f"weights.{key}")
@@ -182,15 +226,6 @@ class Assembly:
         except TypeError as error:
             raise UnsupportedOpError("Constant", name, "torch has no such element type") from error
         return tensor
-
-
-def _put(proto: NodeProto, owner: nn.Module, attribute: str, tensor: Tensor) -> None:
-    """Replace the tensor that ``owner`` copied from an initializer by the one that stands for it."""
-    copied = getattr(owner, attribute)
-    if copied is None or not np.array_equal(copied.detach(), tensor.detach(), equal_nan=True):
-        raise UnsupportedOpError(proto.op_type, label(proto), f"its {attribute} was not taken over as it is")
-    delattr(owner, attribute)
-    _register(owner, attribute, tensor)
 
 
 def _register(owner: nn.Module, name: str, tensor: Tensor) -> None:

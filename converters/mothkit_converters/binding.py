@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from onnx import GraphProto, TensorProto
 
+from mothkit_converters.scopes import all_nodes
 from mothkit_converters.tensors import FLOATS
 
 
@@ -63,12 +64,22 @@ ABSORBED: Mapping[str, Mapping[int, str]] = MappingProxyType(
 )
 """Operators whose torch module has tensors of its own: which input is which."""
 
-_LAYERS = frozenset({*ABSORBED, "Gemm", "MatMul", "PRelu"})
+_LAYERS = frozenset({*ABSORBED, "GRU", "Gemm", "LSTM", "MatMul", "PRelu", "RNN"})
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mod", "Where"})
 _LAYOUT = frozenset({"Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Split", "Concat"})
 _LAYOUT_TOO = frozenset({"Slice", "Flatten", "Pad"})
 _SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
-    {"Clip": (1, 2), "Dropout": (1,), "OneHot": (2,), "Pad": (2,), "Resize": (1, 2), "Upsample": (1,)}
+    {
+        "Clip": (1, 2),
+        "Dropout": (1,),
+        "GRU": (5,),
+        "LSTM": (5, 6),
+        "OneHot": (2,),
+        "Pad": (2,),
+        "RNN": (5,),
+        "Resize": (1, 2),
+        "Upsample": (1,),
+    }
 )
 
 
@@ -83,7 +94,7 @@ def roles_of(graph: GraphProto, stored: Collection[str], derived: Collection[str
     normalisation = _input_normalisation(graph)
     floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in FLOATS}
     found: dict[str, list[Role]] = {name: [] for name in floats}
-    for node in graph.node:
+    for node in all_nodes(graph):
         for i, name in enumerate(node.input):
             if name in floats:
                 found[name].append(_role(node.op_type, i, floats[name], fixed=name in normalisation))

@@ -21,6 +21,7 @@ from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
 from mothkit_converters.folding import fold
 from mothkit_converters.halves import widen
 from mothkit_converters.ops import find_converter
+from mothkit_converters.scopes import MARK, all_graphs, all_nodes, hoist, label, read_by
 from mothkit_converters.shapes import inferred, known_dims
 from mothkit_converters.source import Source
 from mothkit_converters.tensors import array_of, constant_tensor
@@ -28,7 +29,6 @@ from mothkit_converters.tensors import array_of, constant_tensor
 _OLD_OPSETS = (9, 10, 11, 12, 13)  # what an opset may be raised to; newer ones are served as they are
 _OPTIONAL_OUTPUTS = frozenset({"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"})
 _PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
-_MARK = "\x1f"  # between a node's own name and our number
 _SCALARS = ("value_float", "value_floats", "value_int", "value_ints")
 
 
@@ -57,30 +57,26 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
         UnsupportedOpError: An operator that is needed cannot be served.
     """
     model = _typed_copy(source)
+    _gather_tensors(model.graph)
     _select_outputs(source, model, outputs)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    _lift_constants(model.graph)
+        _gather_tensors(model.graph)
     _keep_needed(model.graph)
     _see_through_identities(model.graph)
     widen(model.graph)
     derived = fold(model)
     _keep_needed(model.graph)
     model = _raise_opset(source, model)
-    for index, node in enumerate(model.graph.node):
+    for index, node in enumerate(all_nodes(model.graph)):
         _trim(node, model.graph)
-        node.name = f"{label(node)}{_MARK}{index}"  # unique, as OnnxGraph wants them
+        node.name = f"{label(node)}{MARK}{index}"  # unique, as OnnxGraph wants them
     model = inferred(model)
     dims = known_dims(model.graph)
-    for node in model.graph.node:
+    for node in all_nodes(model.graph):
         _resolve_auto_pad(node, dims)
         _free_batch(node, model.graph, dims)
     return Shadow(model, frozenset(derived))
-
-
-def label(node: NodeProto) -> str:
-    """Return the name by which messages call ``node``."""
-    return node.name.partition(_MARK)[0] or next(filter(None, node.output), node.op_type)
 
 
 def _typed_copy(source: Source) -> ModelProto:
@@ -115,6 +111,13 @@ def _select_outputs(source: Source, model: ModelProto, outputs: Sequence[str]) -
     graph.output.extend(infos.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
 
 
+def _gather_tensors(graph: GraphProto) -> None:
+    """Make every tensor an initializer of ``graph`` itself: also what Constant nodes, branches and loops hold."""
+    for part in all_graphs(graph):
+        _lift_constants(part)
+    hoist(graph)
+
+
 def _lift_constants(graph: GraphProto) -> None:
     """Turn Constant nodes into initializers, named as their outputs."""
     kept = []
@@ -145,7 +148,7 @@ def _keep_needed(graph: GraphProto) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(_read_by(node))
+            needed.update(read_by(node))
     del graph.node[:]
     graph.node.extend(reversed(kept))
     initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
@@ -153,21 +156,11 @@ def _keep_needed(graph: GraphProto) -> None:
     graph.initializer.extend(initializers)
 
 
-def _read_by(node: NodeProto) -> set[str]:
-    """Return the values that ``node`` reads, also from within its subgraphs."""
-    names = set(node.input) - {""}
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                names |= _read_by(inner)
-    return names
-
-
 def _see_through_identities(graph: GraphProto) -> None:
     """Let nodes read an initializer itself where they read an Identity of it."""
     stored = {tensor.name for tensor in graph.initializer}
     alias: dict[str, str] = {}
-    for node in graph.node:
+    for node in all_nodes(graph):
         for i, name in enumerate(node.input):
             node.input[i] = alias.get(name, name)
         if node.op_type == "Identity" and node.input[0] in stored:
@@ -195,7 +188,7 @@ def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
 def _first_unserved(model: ModelProto) -> NodeProto | None:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     node: NodeProto
-    for node in model.graph.node:
+    for node in all_nodes(model.graph):
         domain = "" if node.domain == "ai.onnx" else node.domain
         if find_converter(node.op_type, opsets.get(domain, 1), domain) is None:
             return node
@@ -218,7 +211,8 @@ def _trim(node: NodeProto, graph: GraphProto) -> None:
         node.input.pop()
     if node.op_type not in _OPTIONAL_OUTPUTS:
         return
-    read = {name for other in graph.node for name in _read_by(other)} | {info.name for info in graph.output}
+    read = {name for other in all_nodes(graph) for name in other.input}
+    read |= {info.name for part in all_graphs(graph) for info in part.output}
     while len(node.output) > 1 and node.output[-1] not in read:
         node.output.pop()
     if len(node.output) > 1:

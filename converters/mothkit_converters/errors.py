@@ -49,15 +49,19 @@ class UnsupportedOpError(ConversionError):
         op: The operator's type.
         node: The node's name, or that of its first output.
         why: What stands in the way.
+        version: The version of its schema, None where it was not looked up.
     """
 
-    def __init__(self, op: str, node: str, why: str, path: Path | str | None = None) -> None:
+    def __init__(
+        self, op: str, node: str, why: str, path: Path | str | None = None, version: int | None = None
+    ) -> None:
         where = f"{path}: " if path else ""
+        schema = "" if version is None else f" (version {version})"
         super().__init__(
-            f"{where}operator {op} at node '{node}' is not supported: {why}. "
+            f"{where}operator {op}{schema} at node '{node}' is not supported: {why}. "
             "Take the outputs before this node, or export the model without it"
         )
-        self.op, self.node, self.why = op, node, why
+        self.op, self.node, self.why, self.version = op, node, why, version
 
 
 class UnboundWeightsError(SourceError):

@@ -64,12 +64,16 @@ def overrides() -> Iterator[None]:
         _TABLE.update(theirs)
 
 
+def schema_version(op: str, opset: int, domain: str = "") -> int:
+    """Return the version of the schema that ``op`` has at this opset; the opset where ONNX knows none."""
+    if not defs.has(op, domain):
+        return opset
+    try:
+        return int(defs.get_schema(op, domain=domain, max_inclusive_version=opset).since_version)
+    except defs.SchemaError:
+        return opset
+
+
 def find_converter(op: str, opset: int, domain: str = "") -> Converter | None:
     """Return what converts ``op`` of this opset, None where nothing does."""
-    version = opset
-    if defs.has(op, domain):
-        try:
-            version = defs.get_schema(op, domain=domain, max_inclusive_version=opset).since_version
-        except defs.SchemaError:
-            return None
-    return _TABLE.get(_key(op, version, domain))
+    return _TABLE.get(_key(op, schema_version(op, opset, domain), domain))
