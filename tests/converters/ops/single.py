@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from mothkit_converters import BoundModule, to_torch
@@ -35,7 +35,12 @@ def model_of(
     opsets = [helper.make_opsetid("", opset)]
     if node.domain:
         opsets.append(helper.make_opsetid(node.domain, 1))
-    return onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets, ir_version=ir))
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir)
+    model = onnx.shape_inference.infer_shapes(model)
+    for info in model.graph.output:
+        if not info.HasField("type"):  # the first versions infer nothing
+            info.type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
 
 
 def fed(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:
