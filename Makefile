@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 WHEEL := build/wheel
+FRAMEWORKS := torch keras sklearn jax paddle
 
 .DELETE_ON_ERROR:
-.PHONY: test demo check wheel clean
+.PHONY: test demo check wheel frameworks clean
 
 test: check wheel
 	$(BIN)/pytest
@@ -32,6 +33,21 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Other frameworks' exports, and what becomes of them here; several GB under build/. Each framework has an environment
+# of its own, but torch's is .venv, seen through a .pth file, with what its newer exporter needs on top.
+frameworks: $(FRAMEWORKS:%=build/frameworks/%/.installed)
+	for name in $(FRAMEWORKS); do \
+	  build/frameworks/$$name/bin/python benchmarks/frameworks/$${name}_models.py || exit 1; done
+	$(BIN)/python benchmarks/frameworks/measure.py --json benchmarks/results/frameworks.json
+
+build/frameworks/torch/.installed: NO_DEPS := --no-deps
+build/frameworks/%/.installed: benchmarks/frameworks/requirements/%.txt $(READY)
+	$(BIN)/python -m venv --clear $(@D)
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet $(NO_DEPS) --requirement $<
+	$(if $(NO_DEPS),$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth")
+	touch $@
 
 # The wheel alone goes into an empty environment; what it depends on is looked up in .venv, whose editable
 # mothkit stays out of sight, since only an environment's own .pth files are read.
