@@ -56,15 +56,15 @@ _BATCH_NORM = MappingProxyType({**_PAIR, 3: "running_mean", 4: "running_var"})
 ABSORBED: Mapping[str, Mapping[int, str]] = MappingProxyType(
     {
         "BatchNormalization": _BATCH_NORM,
-        "Conv": _PAIR,
-        "ConvTranspose": _PAIR,
         "InstanceNormalization": _PAIR,
         "LayerNormalization": _PAIR,
     }
 )
 """Operators whose torch module has tensors of its own: which input is which."""
 
-_LAYERS = frozenset({*ABSORBED, "GRU", "Gemm", "LSTM", "MatMul", "PRelu", "RNN"})
+_LAYERS = frozenset(
+    {*ABSORBED, "Conv", "ConvTranspose", "DeformConv", "GRU", "Gemm", "LSTM", "MatMul", "PRelu", "RNN"}
+)
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mod", "Where"})
 _LAYOUT = frozenset({"Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Split", "Concat"})
 _LAYOUT_TOO = frozenset({"Slice", "Flatten", "Pad"})
