@@ -38,7 +38,7 @@ def model_of(
     model = helper.make_model(graph, opset_imports=opsets, ir_version=ir)
     model = onnx.shape_inference.infer_shapes(model)
     for info in model.graph.output:
-        if not info.HasField("type"):  # the first versions infer nothing
+        if not info.type.HasField("tensor_type"):  # the first versions infer nothing
             info.type.tensor_type.elem_type = TensorProto.FLOAT
     return model
 
