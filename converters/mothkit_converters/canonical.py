@@ -6,7 +6,6 @@ one of the original.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +26,7 @@ from mothkit_converters.source import Source
 from mothkit_converters.tensors import array_of, constant_tensor
 
 _OLD_OPSETS = (9, 10, 11, 12, 13)  # what an opset may be raised to; newer ones are served as they are
-_OPTIONAL_OUTPUTS = frozenset({"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"})
-_PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
+_OPTIONAL_OUTPUTS = frozenset({"Dropout", "LayerNormalization", "MaxPool"})
 _SCALARS = ("value_float", "value_floats", "value_int", "value_ints")
 
 
@@ -74,7 +72,6 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
     model = inferred(model)
     dims = known_dims(model.graph)
     for node in all_nodes(model.graph):
-        _resolve_auto_pad(node, dims)
         _free_batch(node, model.graph, dims)
     return Shadow(model, frozenset(derived))
 
@@ -215,32 +212,6 @@ def _trim(node: NodeProto, graph: GraphProto) -> None:
     read |= {info.name for part in all_graphs(graph) for info in part.output}
     while len(node.output) > 1 and node.output[-1] not in read:
         node.output.pop()
-    if len(node.output) > 1:
-        raise UnsupportedOpError(node.op_type, label(node), f"its output '{node.output[-1]}' is used")
-
-
-def _resolve_auto_pad(node: NodeProto, dims: Mapping[str, Sequence[int]]) -> None:
-    """Write SAME padding of a convolution or pool as numbers, where the shapes decide it."""
-    auto_pad = _attribute(node, "auto_pad", b"NOTSET")
-    if node.op_type not in _PADDED or auto_pad not in (b"SAME_UPPER", b"SAME_LOWER"):
-        return
-    sizes = list(dims.get(node.input[0], ()))[2:]
-    weight = dims.get(node.input[1], ()) if node.op_type == "Conv" else ()
-    kernel = _attribute(node, "kernel_shape", list(weight)[2:])
-    strides = _attribute(node, "strides", [1] * len(sizes))
-    dilated = any(dilation != 1 for dilation in _attribute(node, "dilations", ()))
-    if dilated or not sizes or not len(sizes) == len(kernel) == len(strides):
-        return  # onnxruntime takes no dilation here; onnx2torch refuses what is left
-    totals = []
-    for size, k, stride in zip(sizes, kernel, strides, strict=True):
-        if size == 0 and stride != 1:
-            return  # depends on the input
-        totals.append(max((math.ceil(size / stride) - 1) * stride + k - size, 0))
-    less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
-    pads = less + more if auto_pad == b"SAME_UPPER" else more + less
-    kept = [attribute for attribute in node.attribute if attribute.name not in ("auto_pad", "pads")]
-    del node.attribute[:]
-    node.attribute.extend([*kept, onnx.helper.make_attribute("pads", pads)])
 
 
 def _free_batch(node: NodeProto, graph: GraphProto, dims: Mapping[str, Sequence[int]]) -> None:

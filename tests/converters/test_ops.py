@@ -73,8 +73,6 @@ def one_node(body: str, inputs: str, opset: int = 18) -> str:
 CASES = [
     ("y = PRelu(x, k)", {"k": np.array([0.1, 0.2, 0.3, 0.4], "f4")}, (2, 4, 3, 4)),
     ("y = PRelu(x, k)", {"k": np.array([[[0.1]], [[0.2]]], "f4")}, (1, 2, 3, 3)),
-    ("y = GlobalAveragePool(x)", {}, (2, 3, 4, 5)),
-    ("y = GlobalAveragePool(x)", {}, (2, 3, 7)),
     ("y = ReduceMean<keepdims = 0>(x, k)", {"k": np.array([2, -1])}, (2, 3, 4, 5)),
     ("y = ReduceMean(x)", {}, (2, 3, 4)),
     ("y = ReduceMean<noop_with_empty_axes = 1>(x)", {}, (2, 3, 4)),
@@ -87,7 +85,6 @@ CASES = [
     ("y = Reshape<allowzero = 1>(x, k)", {"k": np.array([3, 0])}, (0, 3)),
     ("y = Flatten(x)", {}, (2, 3, 4)),
     ("y = Softmax(x)", {}, (2, 5)),
-    ("y = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(x)", {}, (1, 2, 4, 4)),
 ]
 
 
@@ -107,11 +104,8 @@ def test_an_operator_agrees_with_onnxs_reference(
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("y = AveragePool<kernel_shape = [2, 2], dilations = [2, 2]>(x)", "dilations"),
-        ("y = AveragePool<kernel_shape = [2, 2], ceil_mode = 1>(x)", "ceil_mode"),
         ("k = Shape(x) y = Pad(x, k, , k)", "computed, not stored"),
         ("h = Relu(x) y = BatchNormalization(x, s, s, h, h)", "computed, not stored"),
-        ("h, i = MaxPool<kernel_shape = [2, 2]>(x) y = Cast<to = 1>(i)", "its output 'i' is used"),
         ("y, m = Dropout(x, s, t)", "training_mode is true"),
     ],
 )
@@ -129,14 +123,13 @@ def test_what_cannot_be_right_is_refused(save: Save, body: str, why: str) -> Non
         "y = NonZero(x)",
         "y = Resize<mode = 'linear', coordinate_transformation_mode = 'asymmetric'>(x, , r)",
         "y = Resize(x, , r)",
-        "y = ConvTranspose<output_shape = [9, 9]>(x, w)",
     ],
 )
 def test_what_onnx2torch_gets_wrong_is_refused(save: Save, body: str) -> None:
-    weights = {"k": np.array(1), "r": np.array([1, 1, 2.5, 2.5], "f4"), "w": np.ones((1, 1, 3, 3), "f4")}
+    weights = {"k": np.array(1), "r": np.array([1, 1, 2.5, 2.5], "f4")}
     used = {name: values for name, values in weights.items() if f" {name})" in body}
     text = one_node(body.replace("'", '"'), "float[1, 1, 6, 6] x", opset=13)
-    with pytest.raises(UnsupportedOpError, match=r"differ|something else|output_shape"):
+    with pytest.raises(UnsupportedOpError, match=r"differ|something else"):
         to_torch(save(text, used))
 
 
