@@ -20,7 +20,7 @@ from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops import find_converter, sizes
 from mothkit_converters.ops.registry import schema_version
 from mothkit_converters.ops.scope import Body, Scope
-from mothkit_converters.scopes import label
+from mothkit_converters.scopes import label, opsets_of
 from mothkit_converters.tensors import array_of
 
 
@@ -54,7 +54,7 @@ class Assembly:
                 values = torch.from_numpy(array_of(initializer).copy())
                 self.tensors[initializer.name] = nn.Parameter(values) if role is Role.WEIGHT else values
         self.unbound = [name for name, role in self.roles.items() if role is Role.TORN]
-        self.opsets = {entry.domain: entry.version for entry in model.opset_import}
+        self.opsets = opsets_of(model)
         self.network = _Builder(self, model.graph).network
 
 

@@ -16,11 +16,13 @@ import onnx.inliner
 import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from mothkit_converters.branches import inline_ifs
 from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
 from mothkit_converters.folding import fold
+from mothkit_converters.functions import inline_defined
 from mothkit_converters.halves import widen
 from mothkit_converters.ops import find_converter
-from mothkit_converters.scopes import MARK, all_graphs, all_nodes, hoist, label, read_by
+from mothkit_converters.scopes import MARK, all_graphs, all_nodes, hoist, label, opsets_of, read_by
 from mothkit_converters.shapes import inferred, known_dims
 from mothkit_converters.source import Source
 from mothkit_converters.tensors import array_of, constant_tensor
@@ -57,13 +59,14 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
     model = _typed_copy(source)
     _gather_tensors(model.graph)
     _select_outputs(source, model, outputs)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-        _gather_tensors(model.graph)
+    model = _without_functions(model)
     _keep_needed(model.graph)
     _see_through_identities(model.graph)
     widen(model.graph)
     derived = fold(model)
+    while inline_ifs(model.graph):
+        _see_through_identities(model.graph)
+        derived |= fold(model)
     _keep_needed(model.graph)
     model = _raise_opset(source, model)
     for index, node in enumerate(all_nodes(model.graph)):
@@ -85,7 +88,7 @@ def _typed_copy(source: Source) -> ModelProto:
     del model.graph.input[:]
     model.graph.input.extend(real_inputs)
     del model.graph.value_info[:]  # may be stale
-    for entry in model.opset_import:
+    for entry in (*model.opset_import, *all_nodes(model.graph)):
         entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
     model.ir_version = max(model.ir_version, 4)  # below 4, initializers had to be inputs
     return model
@@ -106,6 +109,18 @@ def _select_outputs(source: Source, model: ModelProto, outputs: Sequence[str]) -
     infos = {info.name: info for info in (*known.value_info, *known.output, *known.input)}
     del graph.output[:]
     graph.output.extend(infos.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
+
+
+def _without_functions(model: ModelProto) -> ModelProto:
+    """Return ``model`` with functions written out: its own, and what ONNX defines so and nothing else serves."""
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+        _gather_tensors(model.graph)
+    opsets = opsets_of(model)
+    written = inline_defined(model, lambda node: _served(node, opsets))
+    if written is not model:
+        _gather_tensors(written.graph)
+    return written
 
 
 def _gather_tensors(graph: GraphProto) -> None:
@@ -169,7 +184,7 @@ def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
     """Return ``model`` at the lowest opset, its own or one up to 13, whose operators are all served."""
     if (first := _first_unserved(model)) is None:
         return model
-    opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 1)
+    opset = opsets_of(model).get("", 1)
     for target in (version for version in _OLD_OPSETS if version > opset):
         try:
             raised = onnx.version_converter.convert_version(model, target)
@@ -183,13 +198,12 @@ def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
 
 
 def _first_unserved(model: ModelProto) -> NodeProto | None:
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    node: NodeProto
-    for node in all_nodes(model.graph):
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if find_converter(node.op_type, opsets.get(domain, 1), domain) is None:
-            return node
-    return None
+    opsets = opsets_of(model)
+    return next((node for node in all_nodes(model.graph) if not _served(node, opsets)), None)
+
+
+def _served(node: NodeProto, opsets: Mapping[str, int]) -> bool:
+    return find_converter(node.op_type, opsets.get(node.domain, 1), node.domain) is not None
 
 
 def _same_weights(before: ModelProto, after: ModelProto) -> bool:

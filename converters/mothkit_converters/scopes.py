@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 MARK = "\x1f"  # between a node's own name and our number
 
@@ -12,6 +12,11 @@ MARK = "\x1f"  # between a node's own name and our number
 def label(node: NodeProto) -> str:
     """Return the name by which messages call ``node``."""
     return node.name.partition(MARK)[0] or next(filter(None, node.output), node.op_type)
+
+
+def opsets_of(model: ModelProto) -> dict[str, int]:
+    """Return the opset that ``model`` imports of each domain."""
+    return {entry.domain: entry.version for entry in model.opset_import}
 
 
 def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -47,7 +52,7 @@ def read_by(node: NodeProto) -> set[str]:
 
 
 def unique_names(graph: GraphProto) -> list[tuple[GraphProto, dict[str, str]]]:
-    """Return the graphs within ``graph``, each with a name for every value that it defines.
+    """Return the graphs within ``graph``, outer before inner, each with a name for every value it defines.
 
     No two names are the same in all of ``graph``. A value keeps its own where nothing came before it; else
     it is called by the way to it: ``node/attribute/value``. Tensors are values here, stored in any way.
@@ -61,13 +66,12 @@ def unique_names(graph: GraphProto) -> list[tuple[GraphProto, dict[str, str]]]:
 
 def _name_within(node: NodeProto, taken: set[str], found: list[tuple[GraphProto, dict[str, str]]]) -> None:
     for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
+        for inner in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
             names: dict[str, str] = {}
+            found.append((inner, names))
             for name in dict.fromkeys(_defined(inner)):
                 names[name] = _free(name, f"{label(node)}/{attribute.name}/{name}", taken)
                 taken.add(names[name])
-            if names:
-                found.append((inner, names))
             for nested in inner.node:
                 _name_within(nested, taken, found)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-un
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from mothkit_converters.scopes import unique_names
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -23,7 +24,6 @@ _PACKED_BITS: dict[int, int] = {
 }
 _GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE = 7, 1, 5, 5  # numbers of fields, by onnx.proto
 _TENSOR, _SUBGRAPH, _SUBGRAPHS = 5, 6, 11
-_OUTER = 4  # length of the longest place of a tensor that is in no subgraph
 _SMALL = 4096  # bytes up to which an outline keeps a tensor's data: shapes, axes, scales
 _HOLDERS = frozenset(f"onnx.{name}Proto" for name in ("Attribute", "Function", "Graph", "Node", "Tensor"))
 _COMPLEX = frozenset({TensorProto.COMPLEX64, TensorProto.COMPLEX128})
@@ -50,34 +50,36 @@ Place = tuple[tuple[int, int], ...]
 def weight_tensors(graph: GraphProto) -> dict[str, TensorProto]:
     """Return the tensors that a graph stores, by name: initializers, then Constant nodes by their output.
 
-    Those of subgraphs follow, where no other has their name.
+    Those of branches and loops are called as ``unique_names`` has it.
     """
     return {name: tensor for name, (_, tensor) in placed_weights(graph).items()}
 
 
 def placed_weights(graph: GraphProto) -> dict[str, tuple[Place, TensorProto]]:
     """Return what ``weight_tensors`` does, each with its place in the model."""
-    found = list(_named_tensors(graph, ((_GRAPH, 0),)))
-    counts = Counter(name for name, _, _ in found)
+    inner = iter([names for _, names in unique_names(graph)])
     weights: dict[str, tuple[Place, TensorProto]] = {}
-    for name, place, tensor in found:
-        if len(place) <= _OUTER or counts[name] == 1:
-            weights.setdefault(name, (place, tensor))
+    for name, place, tensor in _named_tensors(graph, ((_GRAPH, 0),), {}, inner):
+        weights.setdefault(name, (place, tensor))
     return weights
 
 
-def _named_tensors(graph: GraphProto, place: Place) -> Iterator[tuple[str, Place, TensorProto]]:
+def _named_tensors(
+    graph: GraphProto, place: Place, names: Mapping[str, str], inner: Iterator[Mapping[str, str]]
+) -> Iterator[tuple[str, Place, TensorProto]]:
+    """Yield the tensors of ``graph`` by their unique ``names``; ``inner`` has those of the graphs within it."""
     for i, tensor in enumerate(graph.initializer):
-        yield tensor.name, (*place, (_INITIALIZER, i)), tensor
+        yield names.get(tensor.name, tensor.name), (*place, (_INITIALIZER, i)), tensor
     for i, node in enumerate(graph.node):
         for j, attribute in enumerate(node.attribute):
-            inner = (*place, (_NODE, i), (_ATTRIBUTE, j))
+            here = (*place, (_NODE, i), (_ATTRIBUTE, j))
             if attribute.name == "value" and constant_tensor(node) is not None:
-                yield node.output[0], (*inner, (_TENSOR, 0)), attribute.t
+                name = node.output[0]
+                yield names.get(name, name), (*here, (_TENSOR, 0)), attribute.t
             if attribute.HasField("g"):
-                yield from _named_tensors(attribute.g, (*inner, (_SUBGRAPH, 0)))
+                yield from _named_tensors(attribute.g, (*here, (_SUBGRAPH, 0)), next(inner), inner)
             for k, subgraph in enumerate(attribute.graphs):
-                yield from _named_tensors(subgraph, (*inner, (_SUBGRAPHS, k)))
+                yield from _named_tensors(subgraph, (*here, (_SUBGRAPHS, k)), next(inner), inner)
 
 
 def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
