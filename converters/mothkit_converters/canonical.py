@@ -23,7 +23,7 @@ from mothkit_converters.functions import inline_defined
 from mothkit_converters.halves import widen
 from mothkit_converters.ops import find_converter
 from mothkit_converters.scopes import MARK, all_graphs, all_nodes, hoist, label, opsets_of, read_by
-from mothkit_converters.shapes import inferred, known_dims
+from mothkit_converters.shapes import add_shapes, inferred, known_dims
 from mothkit_converters.source import Source
 from mothkit_converters.tensors import array_of, constant_tensor
 
@@ -72,7 +72,7 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
     for index, node in enumerate(all_nodes(model.graph)):
         _trim(node, model.graph)
         node.name = f"{label(node)}{MARK}{index}"  # unique, as OnnxGraph wants them
-    model = inferred(model)
+    add_shapes(model)
     dims = known_dims(model.graph)
     for node in all_nodes(model.graph):
         _free_batch(node, model.graph, dims)
@@ -163,9 +163,9 @@ def _keep_needed(graph: GraphProto) -> None:
             needed.update(read_by(node))
     del graph.node[:]
     graph.node.extend(reversed(kept))
-    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
+    for index in reversed(range(len(graph.initializer))):  # a list put in anew would be a copy of all weights
+        if graph.initializer[index].name not in needed:
+            del graph.initializer[index]
 
 
 def _see_through_identities(graph: GraphProto) -> None:

@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from mothkit_converters.shapes import inferred, known_dims
-from mothkit_converters.tensors import array_of
+from mothkit_converters.tensors import array_of, outline
 
 Array = NDArray[Any]
 
@@ -72,9 +72,8 @@ def fold(model: ModelProto) -> set[str]:
 
 
 def _any_batch(model: ModelProto) -> ModelProto:
-    """Return a copy of ``model`` that fixes no first dimension of an input, and no shape of an output."""
-    freed = ModelProto()
-    freed.CopyFrom(model)
+    """Return an outline of ``model`` that fixes no first dimension of an input, and no shape of an output."""
+    freed = outline(model)
     for info in freed.graph.input:
         if info.type.tensor_type.shape.dim:
             info.type.tensor_type.shape.dim[0].Clear()

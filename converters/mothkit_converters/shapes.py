@@ -10,22 +10,20 @@ from mothkit_converters.tensors import outline
 
 
 def inferred(model: ModelProto) -> ModelProto:
-    """Return a copy of ``model`` with the shapes that can be inferred, or itself where that fails."""
+    """Return an outline of ``model``, without weights, with the shapes that can be inferred."""
+    known = outline(model)
     try:
-        told = onnx.shape_inference.infer_shapes(outline(model), data_prop=True).graph
+        return onnx.shape_inference.infer_shapes(known, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return model
-    copy = ModelProto()
-    copy.CopyFrom(model)
+        return known
+
+
+def add_shapes(model: ModelProto) -> None:
+    """Enter the shapes that can be inferred in ``model`` itself."""
+    known = inferred(model).graph
     for name in ("value_info", "output"):
-        copy.graph.ClearField(name)
-        getattr(copy.graph, name).extend(getattr(told, name))
-    return copy
-
-
-def outlined(model: ModelProto) -> ModelProto:
-    """Return what ``inferred`` does, without the data of large tensors."""
-    return inferred(outline(model))
+        model.graph.ClearField(name)
+        getattr(model.graph, name).extend(getattr(known, name))
 
 
 def known_dims(graph: GraphProto) -> dict[str, list[int]]:
