@@ -75,7 +75,7 @@ class BoundModule(nn.Module):
         ]
         as_declared = all(half in (None, x.dtype) for x, half in zip(inputs, self._half_inputs, strict=True))
         try:
-            outputs: tuple[Tensor, ...] = self.network(*widened)
+            outputs: tuple[Tensor, ...] = self.network.forward(*widened)  # a call prints where it fails
         except RuntimeError as error:
             self._explain(inputs, error)
             raise

@@ -441,3 +441,9 @@ def test_bindings_are_the_parameters_themselves_also_of_a_copy(tmp_path: Path) -
         assert set(found) == {"conv.weight", "bn.scale", "bn.bias", "fc.weight", "fc.bias"}
         assert {id(parameter) for parameter in found.values()} == {id(p) for p in module.parameters()}
     assert not {id(p) for p in bound.bindings.values()} & {id(p) for p in module.bindings.values()}
+
+
+def test_a_failing_network_prints_nothing(cnn: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError):
+        to_torch(cnn)(torch.zeros(1, 3, 9, 9))
+    assert capfd.readouterr() == ("", "")
