@@ -8,7 +8,7 @@ import onnx.inliner
 from onnx import ModelProto, NodeProto, defs
 
 from mothkit_converters.scopes import all_nodes, opsets_of
-from mothkit_converters.shapes import outlined
+from mothkit_converters.shapes import inferred
 
 
 def inline_defined(model: ModelProto, served: Callable[[NodeProto], bool]) -> ModelProto:
@@ -30,7 +30,7 @@ def inline_defined(model: ModelProto, served: Callable[[NodeProto], bool]) -> Mo
         before = lacking
         try:
             written = onnx.inliner.inline_selected_functions(
-                outlined(model), sorted(lacking), inline_schema_functions=True
+                inferred(model), sorted(lacking), inline_schema_functions=True
             )
         except RuntimeError:
             break  # what it is at all depends on a type that cannot be inferred
