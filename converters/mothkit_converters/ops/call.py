@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from onnx import helper
@@ -42,15 +43,18 @@ class Call(nn.Module):
 
     def forward(self, *given: Any) -> Any:  # noqa: ANN401 - as the function has it
         """Return the function of ``given``, which are the inputs that the file does not fix, in order."""
+        return self.function(*self.inputs(given), **self.attributes)
+
+    def inputs(self, given: Sequence[Any]) -> list[Any]:
+        """Return all inputs: those that the file fixes, and ``given``, as numbers where asked for."""
         rest = iter([_as_numbers(x) if i in self.numeric else x for i, x in enumerate(given)])
-        inputs = [self.fixed[i] if i in self.fixed else next(rest) for i in range(self.count)]
-        return self.function(*inputs, **self.attributes)
+        return [self.fixed[i] if i in self.fixed else next(rest) for i in range(self.count)]
 
     def extra_repr(self) -> str:
         """Return the function's name and what is fixed."""
         fixed = [f"{place}: {value}" for place, value in self.fixed.items()]
         named = [f"{name}={value!r}" for name, value in self.attributes.items()]
-        return ", ".join([self.function.__name__, *fixed, *named])
+        return ", ".join([_name(self.function), *fixed, *named])
 
 
 def operator(
@@ -88,11 +92,11 @@ def operator(
             attributes = dict(presets) | _attributes(node)
             if unknown := [name for name in attributes if name not in known]:
                 raise UnsupportedOpError(op, node.name, f"its attribute {unknown[0]} is not served")
-            if check is not None and (why := check(attributes)):
-                raise UnsupportedOpError(op, node.name, why)
             if "outputs" in known:
                 attributes["outputs"] = len(node.output_values)
-            fixed = _fixed(node, graph, numbers) | _single(node, graph, stored)
+            if check is not None and (why := check(attributes)):
+                raise UnsupportedOpError(op, node.name, why)
+            fixed = fixed_numbers(node, graph, numbers) | _single(node, graph, stored)
             if limit is not None and (why := limit(fixed)):
                 raise UnsupportedOpError(op, node.name, why)
             module = Call(function, attributes, fixed=fixed, numbers=numbers, count=len(node.input_values))
@@ -103,6 +107,11 @@ def operator(
         return function
 
     return register
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """Return the name of a function; of a partial one, that of the function it was given."""
+    return _name(function.args[0]) if isinstance(function, partial) else function.__name__
 
 
 def listed(numbers: int | float | Sequence[int] | None) -> list[Any]:
@@ -127,7 +136,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - as ONNX has it
     return value
 
 
-def _fixed(node: OnnxNode, graph: OnnxGraph, numbers: Collection[int]) -> dict[int, Any]:
+def fixed_numbers(node: OnnxNode, graph: OnnxGraph, numbers: Collection[int]) -> dict[int, Any]:
     """Return the numbers that the file stores, by the place of their input."""
     names = {place: name for place, name in enumerate(node.input_values) if place in numbers}
     return {

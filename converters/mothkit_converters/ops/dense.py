@@ -1,4 +1,4 @@
-"""Gemm and PRelu, with their weights left in ONNX's own layout."""
+"""Gemm, with its weights left in ONNX's own layout."""
 
 from __future__ import annotations
 
@@ -39,16 +39,3 @@ def _gemm(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:  # noqa
         trans_b=bool(given.get("transB", 0)),
     )
     return OperationConverterResult(module, onnx_mapping_from_node(node))
-
-
-class PRelu(nn.Module):
-    """Relu that lets a share of what is negative through."""
-
-    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
-        """Return ``slope`` x ``x`` where ``x`` is negative; ``slope`` broadcasts to ``x``."""
-        return torch.where(x < 0, slope * x, x)
-
-
-@serve("PRelu", 7, 9, 16)  # onnx2torch takes a slope of shape [W] for one per channel where W equals C
-def _prelu(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:  # noqa: ARG001
-    return OperationConverterResult(PRelu(), onnx_mapping_from_node(node))
