@@ -1,122 +1,142 @@
-"""Slice, Pad and Squeeze: where the file fixes their numbers, no tensor is asked for them on each call."""
+"""Elements in another order, cut apart or put together: nothing is computed of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from onnx2torch.node_converters.pad import OnnxPadStatic
-from onnx2torch.onnx_graph import OnnxGraph
-from onnx2torch.onnx_node import OnnxNode
-from onnx2torch.utils.common import OnnxMapping, OperationConverterResult, onnx_mapping_from_node
-from torch import Tensor, nn
+from torch import Tensor
 
-from mothkit_converters.errors import UnsupportedOpError
-from mothkit_converters.ops.registry import converter_of, serve
+from mothkit_converters.ops.call import operator
 
-_computed_pad = converter_of("Pad", 13)
+_FAR = 2**31  # as good as the end of any axis; torch computes places from what it is given, and may overflow
 
 
-def fixed_ints(node: OnnxNode, graph: OnnxGraph, index: int) -> list[int] | None:
-    """Return the integers that the file fixes at input ``index``, None where the node has no such input.
+@operator("Transpose", 1, 13, 21, 23, 24, 25)
+def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
+    """Return ``x`` with its axes in the order of ``perm``, turned round where there is none."""
+    return x.permute(tuple(reversed(range(x.dim()))) if perm is None else tuple(perm))
+
+
+def _check_squeeze(given: Mapping[Any, Any], place: Any) -> str:  # noqa: ANN401 - a name or a number
+    """Refuse a list that is there and empty: by ONNX's text nothing goes, by onnxruntime everything."""
+    return "its list of axes is empty" if given.get(place) == [] else ""
+
+
+@operator("Squeeze", 1, 11, check=lambda attributes: _check_squeeze(attributes, "axes"))
+@operator("Squeeze", 13, 21, 23, 24, 25, numbers=(1,), limit=lambda fixed: _check_squeeze(fixed, 1))
+def squeeze(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+    """Return ``x`` without these ``axes`` of size 1; without all such where none is named.
 
     Raises:
-        UnsupportedOpError: They are computed.
+        RuntimeError: An axis is longer, or the list is empty.
     """
-    name = node.input_values[index] if len(node.input_values) > index else ""
-    if not name:
-        return None
-    if name not in graph.initializers:
-        raise UnsupportedOpError(node.operation_type, node.name, f"'{name}' is computed, not stored")
-    return [int(number) for number in graph.initializers[name].to_numpy().ravel()]
+    if axes is None:
+        return x.squeeze()
+    if not axes:
+        raise RuntimeError(
+            "a Squeeze is given an empty list of axes: ONNX and onnxruntime differ on what goes"
+        )
+    if longer := [axis for axis in axes if x.shape[axis] != 1]:
+        raise RuntimeError(f"a Squeeze takes axis {longer[0]} off a tensor {list(x.shape)}; expected size 1")
+    return x.squeeze(tuple(axes))
 
 
-class Slice(nn.Module):
-    """A part of a tensor, one step per axis; numbers that the file does not fix are arguments."""
-
-    def __init__(self, fixed: Sequence[Sequence[int] | None] | None) -> None:
-        super().__init__()
-        self.fixed = fixed
-
-    def forward(self, x: Tensor, *computed: Tensor | None) -> Tensor:
-        """Return the part of ``x`` [...]; ``computed`` holds starts, ends, axes, steps."""
-        if self.fixed is not None:
-            return _slice(x, *self.fixed)
-        return _slice(x, *(None if numbers is None else numbers.tolist() for numbers in computed))
-
-
-def _slice(
-    x: Tensor,
-    starts: Sequence[int] | None,
-    ends: Sequence[int] | None,
-    axes: Sequence[int] | None = None,
-    steps: Sequence[int] | None = None,
-) -> Tensor:
-    """Return a part of ``x``, by one Python slice per axis: they mean what ONNX's do, also backwards."""
-    starts, ends = starts or (), ends or ()
-    given = zip(axes or range(len(starts)), starts, ends, steps or [1] * len(starts), strict=True)
-    for axis, *numbers in given:
-        start, stop, step = slice(*numbers).indices(x.shape[axis])
-        if step == 1:
-            x = x.narrow(axis, start, max(stop - start, 0))
-        else:
-            x = x.index_select(
-                axis, torch.tensor(range(start, stop, step), dtype=torch.long, device=x.device)
-            )
+@operator("Unsqueeze", 1, 11)
+@operator("Unsqueeze", 13, 21, 23, 24, 25, numbers=(1,))
+def unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Return ``x`` with axes of size 1 put in, counted as the result has them."""
+    rank = x.dim() + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        x = x.unsqueeze(axis)
     return x
 
 
-@serve("Slice", 10, 11, 13)  # onnx2torch's own indexes by a list, which newer torch takes for something else
-def _convert_slice(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
-    try:
-        numbers = [fixed_ints(node, graph, index) for index in range(1, 5)]
-    except UnsupportedOpError:
-        return OperationConverterResult(Slice(None), onnx_mapping_from_node(node))
-    return OperationConverterResult(Slice(numbers), OnnxMapping(node.input_values[:1], node.output_values))
+@operator("Concat", 1, 4, 11, 13)  # 4 makes the axis required, 11 lets it be negative
+def concat(*inputs: Tensor, axis: int = 1) -> Tensor:
+    """Return ``inputs`` one after the other along ``axis``."""
+    return torch.cat(inputs, axis)
 
 
-@serve("Pad", 11, 13, 18, 19, 21, 23, 24, 25)  # 18 adds axes, 19 a mode that is refused, the rest types
-def _pad(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
-    axes = fixed_ints(node, graph, 3)
-    if axes is None and node.input_values[1] not in graph.initializers:
-        return _computed_pad(node, graph)
-    pads = fixed_ints(node, graph, 1) or []
-    value = node.input_values[2] if len(node.input_values) > 2 else ""
-    if value and value not in graph.initializers:
-        raise UnsupportedOpError("Pad", node.name, f"'{value}' is computed, not stored")
-    module = OnnxPadStatic.create_from_onnx_params(
-        onnx_pads=pads if axes is None else _on_all_axes(node, graph, pads, axes),
-        onnx_mode=node.attributes.get("mode", "constant"),
-        constant_value=float(graph.initializers[value].to_numpy()) if value else 0.0,
-    )
-    return OperationConverterResult(module, OnnxMapping(node.input_values[:1], node.output_values))
+def _check_split(attributes: Mapping[str, Any]) -> str:
+    if attributes.get("axis", 0) is None:
+        return "it names no axis, and version 1 has no default"
+    number = attributes.get("num_outputs")
+    wrong = number is not None and number != attributes["outputs"]
+    return f"num_outputs is {number}, and it has {attributes['outputs']} outputs" if wrong else ""
 
 
-def _on_all_axes(node: OnnxNode, graph: OnnxGraph, pads: Sequence[int], axes: Sequence[int]) -> list[int]:
-    """Return begins and ends for every axis, from those for ``axes``."""
-    info = graph.value_info.get(node.input_values[0])
-    rank = len(info.type.tensor_type.shape.dim) if info is not None else 0
-    if rank == 0:
-        raise UnsupportedOpError("Pad", node.name, "the rank of its input is not known")
-    full = [0] * 2 * rank
-    for i, axis in enumerate(axes):
-        full[axis % rank], full[rank + axis % rank] = pads[i], pads[len(axes) + i]
-    return full
+@operator("Split", 1, numbers=(1,), check=_check_split, axis=None)
+@operator("Split", 2, 11)
+@operator("Split", 13, numbers=(1,))
+@operator("Split", 18, numbers=(1,), check=_check_split, uneven=True)
+def split(
+    x: Tensor,
+    split: Sequence[int] | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,  # noqa: ARG001 - the same as ``outputs``, as is checked
+    outputs: int,
+    uneven: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
+    """Return the parts of ``x``, as long as ``split`` says or of one length, the last shorter if ``uneven``."""
+    size = x.shape[axis]
+    part = -(-size // outputs) if uneven else size // outputs
+    rest = size - part * (outputs - 1) if uneven else part
+    parts = torch.split(x, [part] * (outputs - 1) + [rest] if split is None else list(split), axis)
+    return parts[0] if outputs == 1 else parts
 
 
-class Squeeze(nn.Module):
-    """A tensor without some of its dimensions of size 1; without all of them where none is named."""
+@operator("Slice", 1)
+@operator("Slice", 10, 11, 13, numbers=(1, 2, 3, 4))
+def slice_(
+    x: Tensor,
+    starts: Sequence[int],
+    ends: Sequence[int],
+    axes: Sequence[int] | None = None,
+    steps: Sequence[int] | None = None,
+) -> Tensor:
+    """Return a part of ``x``: from each start to before its end, in steps that may go backwards."""
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    for axis, *numbers in zip(axes, starts, ends, steps, strict=True):
+        x = _cut(x, axis % x.dim(), *(min(max(number, -_FAR), _FAR) for number in numbers))
+    return x
 
-    def __init__(self, axes: Sequence[int] | None) -> None:
-        super().__init__()
-        self.axes = tuple(axes or ())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` with fewer dimensions."""
-        return x.squeeze(self.axes) if self.axes else x.squeeze()
+def _cut(x: Tensor, axis: int, start: int, end: int, step: int) -> Tensor:
+    before = (slice(None),) * axis
+    if step > 0:
+        return x[(*before, slice(start, end, step))]
+    size = x.shape[axis]
+    start = min(max(start + size if start < 0 else start, 0), size - 1)
+    end = min(max(end + size if end < 0 else end, -1), size - 1)
+    return x.flip(axis)[(*before, slice(size - 1 - start, size - 1 - end, -step))]
 
 
-@serve("Squeeze", 13, 21, 23, 24, 25)
-def _squeeze(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
-    module = Squeeze(fixed_ints(node, graph, 1))
-    return OperationConverterResult(module, OnnxMapping(node.input_values[:1], node.output_values))
+def _check_mode(attributes: Mapping[str, Any]) -> str:
+    mode = attributes.get("mode", "DCR")
+    return "" if mode in ("DCR", "CRD") else f"its mode '{mode}' is unknown"
+
+
+@operator("DepthToSpace", 1, 11, 13, 28, check=_check_mode)  # 11 adds the mode; before, it is DCR
+def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
+    """Return ``x`` [N, C, H, W] as [N, C / b², H x b, W x b], channels going into blocks of the image."""
+    n, channels, height, width = x.shape
+    b, depth = blocksize, channels // blocksize**2
+    if mode == "CRD":
+        blocks = x.reshape(n, depth, b, b, height, width).permute(0, 1, 4, 2, 5, 3)
+    else:
+        blocks = x.reshape(n, b, b, depth, height, width).permute(0, 3, 4, 1, 5, 2)
+    return blocks.reshape(n, depth, height * b, width * b)
+
+
+@operator("SpaceToDepth", 1, 13, 28, check=_check_mode)  # 28 adds the mode; before, it is DCR
+def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
+    """Return ``x`` [N, C, H, W] as [N, C x b², H / b, W / b], blocks of the image going into channels."""
+    n, channels, height, width = x.shape
+    b = blocksize
+    blocks = x.reshape(n, channels, height // b, b, width // b, b)
+    order = (0, 1, 3, 5, 2, 4) if mode == "CRD" else (0, 3, 5, 1, 2, 4)
+    return blocks.permute(order).reshape(n, channels * b * b, height // b, width // b)
