@@ -37,7 +37,9 @@ class Case:
 
     @property
     def opset(self) -> int:
-        return next((entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+        return next(
+            (entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), 0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,13 @@ def _node_cases() -> Iterator[Case]:
         warnings.simplefilter("ignore")
         found = collect_testcases(None)
     for case in found:
-        yield Case("node", case.name, case.model, case.data_sets)
+        sets = [([_plain(x) for x in given], [_plain(x) for x in made]) for given, made in case.data_sets]
+        yield Case("node", case.name, case.model, sets)
+
+
+def _plain(value: Any) -> Any:
+    """Return a tensor that is given as a message as an array."""
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
 def _stored_cases() -> Iterator[Case]:
@@ -171,5 +179,7 @@ def array_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return a tensor as a numpy array, also a bfloat16 one."""
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(onnx.helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+        return (
+            tensor.view(torch.int16).numpy().view(onnx.helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+        )
     return tensor.numpy()
