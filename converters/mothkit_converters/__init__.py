@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from mothkit_converters.heads import Head, find_head, logits_value
     from mothkit_converters.importer import BoundModule, to_torch
+    from mothkit_converters.ops.normalization import normalises
     from mothkit_converters.source import Source, Value, read_source
     from mothkit_converters.writer import check_place, write_back
 
@@ -51,6 +52,7 @@ __all__ = [
     "diff",
     "find_head",
     "logits_value",
+    "normalises",
     "read_source",
     "to_torch",
     "write_back",
@@ -61,6 +63,7 @@ _HOMES = {
     "comparison": ("Change", "GraphDiff", "diff"),
     "heads": ("Head", "find_head", "logits_value"),
     "importer": ("BoundModule", "to_torch"),
+    "ops.normalization": ("normalises",),
     "source": ("Source", "Value", "read_source"),
     "writer": ("check_place", "write_back"),
 }

@@ -9,15 +9,15 @@ from collections.abc import Collection
 from operator import getitem
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx2torch.onnx_node import OnnxNode
 from torch import Tensor, fx, nn
 
-from mothkit_converters.binding import ABSORBED, Role, roles_of
+from mothkit_converters.binding import Role, roles_of
 from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops import find_converter, sizes
+from mothkit_converters.ops.normalization import BatchNorm
 from mothkit_converters.ops.registry import schema_version
 from mothkit_converters.ops.scope import Body, Scope
 from mothkit_converters.scopes import label, opsets_of
@@ -35,7 +35,7 @@ class Assembly:
     """The network of a canonical model, and the tensors that all of its graphs share.
 
     Each float initializer becomes one tensor, a parameter if it is a weight. A node's module either gets it as
-    an argument, or has it put in the place of the copy that it made of it.
+    an argument.
 
     Attributes:
         network: Takes the graph's inputs, returns a tuple of its outputs.
@@ -174,29 +174,12 @@ class _Builder:
         return UnsupportedOpError(proto.op_type, label(proto), why, version=version)
 
     def _tie(self, proto: NodeProto, module: nn.Module, passed: Collection[str]) -> None:
-        """Put our tensors where ``module`` made its own; nothing untied may remain a parameter."""
-        owner = module[-1] if isinstance(module, nn.Sequential) else module
-        slots = ABSORBED.get(proto.op_type, {})
-        for index, name in enumerate(proto.input):
-            if name in passed or name not in self._shared.tensors:
-                continue
-            if index in slots:
-                self._put(proto, owner, slots[index], self._shared.tensors[name])
-            elif self._shared.roles[name] is Role.WEIGHT:
+        """Refuse a module that copied a weight; tell one of batch normalisation whether it may change statistics."""
+        for name in proto.input:
+            if name not in passed and self._shared.roles.get(name) is Role.WEIGHT:
                 raise self._refusal(proto, f"its converter copies the weight '{name}'")
-        for index, attribute in slots.items():
-            if index >= len(proto.input) and getattr(owner, attribute, None) is not None:
-                setattr(owner, attribute, None)  # the file has none
-        if proto.op_type == "BatchNormalization" and not self._follows_batch(proto):
-            setattr(owner, "momentum", 0.0)  # noqa: B010 - mypy takes a module's attributes for tensors
-
-    def _put(self, proto: NodeProto, owner: nn.Module, attribute: str, tensor: Tensor) -> None:
-        """Replace the tensor that ``owner`` copied from an initializer by the one that stands for it."""
-        copied = getattr(owner, attribute)
-        if copied is None or not np.array_equal(copied.detach(), tensor.detach(), equal_nan=True):
-            raise self._refusal(proto, f"its {attribute} was not taken over as it is")
-        delattr(owner, attribute)
-        _register(owner, attribute, tensor)
+        if isinstance(module, BatchNorm) and not self._follows_batch(proto):
+            module.momentum = 0.0
 
     def _follows_batch(self, proto: NodeProto) -> bool:
         """Return whether both statistics are this node's own, so that they may change in train mode."""

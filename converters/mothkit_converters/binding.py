@@ -50,26 +50,17 @@ class Binding:
         return self.role is Role.WEIGHT
 
 
-_PAIR = MappingProxyType({1: "weight", 2: "bias"})
-_BATCH_NORM = MappingProxyType({**_PAIR, 3: "running_mean", 4: "running_var"})
-
-ABSORBED: Mapping[str, Mapping[int, str]] = MappingProxyType(
-    {
-        "BatchNormalization": _BATCH_NORM,
-        "InstanceNormalization": _PAIR,
-        "LayerNormalization": _PAIR,
-    }
-)
-"""Operators whose torch module has tensors of its own: which input is which."""
-
-_LAYERS = frozenset(
-    {*ABSORBED, "Conv", "ConvTranspose", "DeformConv", "GRU", "Gemm", "LSTM", "MatMul", "PRelu", "RNN"}
-)
+_NORMS = frozenset({f"{kind}Normalization" for kind in ("Batch", "Group", "Instance", "Layer", "RMS")})
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul"})
+_LAYERS = _NORMS | _PRODUCTS | {"GRU", "LSTM", "PRelu", "RNN"}
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mod", "Where"})
 _LAYOUT = frozenset({"Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Split", "Concat"})
 _LAYOUT_TOO = frozenset({"Slice", "Flatten", "Pad"})
 _SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
     {
+        **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (0, 1)),  # no gradient
+        "Attention": (3, 4, 5),
+        "CastLike": (1,),
         "Clip": (1, 2),
         "Dropout": (1,),
         "GRU": (5,),
@@ -78,6 +69,7 @@ _SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
         "Pad": (2,),
         "RNN": (5,),
         "Resize": (1, 2),
+        "RotaryEmbedding": (1, 2),
         "Upsample": (1,),
     }
 )

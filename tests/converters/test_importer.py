@@ -222,8 +222,9 @@ def test_a_weight_that_is_a_statistic_too_is_refused_by_name(save: Save) -> None
         to_torch(path)
     bound = to_torch(path, allow_unbound=True).train()
     bound(torch.rand(8, 6))
-    zeros = {n: t for n, t in bound.named_buffers() if n.endswith(("bias", "running_mean"))}
-    assert all(not tensor.any() for tensor in zeros.values())  # it cannot follow the batch
+    zeros = [tensor for name, tensor in bound.named_buffers() if "zeros" in name]
+    assert zeros
+    assert not any(tensor.any() for tensor in zeros)  # it cannot follow the batch
 
 
 def test_statistics_that_two_nodes_share_stay(save: Save) -> None:
@@ -249,13 +250,6 @@ def test_batch_normalisation_follows_the_batch_in_train_mode_alone(save: Save) -
     torch.testing.assert_close(y.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(bound.tensor("m"), 0.8 * before + 0.2 * x.mean(0))
     torch.testing.assert_close(bound.tensor("v"), 0.8 * torch.from_numpy(drawn(6, seed=2)) + 0.2 * x.var(0))
-
-
-def test_batch_normalisation_in_training_mode_is_refused(save: Save) -> None:
-    body = "y = BatchNormalization<training_mode = 1>(x, s, b, m, v)"
-    path = save(text(body, outputs="float[N, 6] y"), {k: drawn(6) for k in "sbmv"})
-    with pytest.raises(UnsupportedOpError, match="training_mode is 1"):
-        to_torch(path)
 
 
 @pytest.mark.parametrize("opset", [10, 17, 22])
@@ -445,5 +439,5 @@ def test_bindings_are_the_parameters_themselves_also_of_a_copy(tmp_path: Path) -
 
 def test_a_failing_network_prints_nothing(cnn: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError):
-        to_torch(cnn)(torch.zeros(1, 3, 9, 9))
+        to_torch(cnn)(torch.zeros(1, 4, 8, 8))
     assert capfd.readouterr() == ("", "")

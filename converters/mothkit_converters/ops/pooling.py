@@ -61,8 +61,8 @@ def max_pool(
 
 
 def _kernels_pad(at: Windows) -> bool:
-    """Return whether torch's kernels take the padding: as much on both sides, half a window at most."""
-    return at.symmetric and all(2 * n <= extent for n, extent in zip(at.begins, at.extents, strict=True))
+    """Return whether torch's kernels take the padding: as much on both sides, half the kernel at most."""
+    return at.symmetric and all(2 * n <= k for n, k in zip(at.begins, at.kernel, strict=True))
 
 
 def _places(

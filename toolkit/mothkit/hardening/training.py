@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from mothkit.augment import augment
@@ -17,6 +17,7 @@ from mothkit.classifier import Classifier
 from mothkit.errors import ConfigError, TrainingError
 from mothkit.images import ImageSet
 from mothkit.triggers.patch import blend
+from mothkit_converters import normalises
 
 Schedule = Literal["cosine", "constant"]
 
@@ -84,12 +85,9 @@ class Batch:
     y: Tensor
 
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001 - Batch- and InstanceNorm's root
-
-
 def has_norm(classifier: Classifier) -> bool:
     """Return whether any layer of ``classifier`` normalises; exporters often fold BatchNorm into convolutions."""
-    return any(isinstance(module, _NORMS) for module in classifier.modules())
+    return any(map(normalises, classifier.modules()))
 
 
 class Sampler:
