@@ -235,8 +235,12 @@ def run_slice(folder: Path, seed: int, start: int, stop: int) -> Iterator[dict[s
                 elif word == "end":
                     yield json.loads(rest)
                     start += 1
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(5)
             code = child.poll()
             child.kill()
+            if not step:
+                raise SystemExit("a process could not begin: run one slice by hand with --work 0:1")
         if start < stop:
             how = f"died ({code})" if code is not None else f"took over {SECONDS} s"
             kind = "converted, run-time" if step == "run" else "FAULT:"
