@@ -17,6 +17,7 @@ import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from mothkit_converters.branches import inline_ifs
+from mothkit_converters.classical import reason, rewrite
 from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
 from mothkit_converters.folding import fold
 from mothkit_converters.functions import inline_defined
@@ -38,7 +39,8 @@ class Shadow:
 
     Attributes:
         model: What computes the outputs that were asked for, and nothing else.
-        derived: Names of initializers that no file stores: they were computed from stored integers.
+        derived: Names of initializers that no file stores: what its integers or an operator's
+            definition say.
     """
 
     model: ModelProto
@@ -58,12 +60,13 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
     """
     model = _typed_copy(source)
     _gather_tensors(model.graph)
+    derived = rewrite(model)
     _select_outputs(source, model, outputs)
     model = _without_functions(model)
     _keep_needed(model.graph)
     _see_through_identities(model.graph)
     widen(model.graph)
-    derived = fold(model)
+    derived |= fold(model)
     while inline_ifs(model.graph):
         _see_through_identities(model.graph)
         derived |= fold(model)
@@ -192,9 +195,8 @@ def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
             continue
         if _first_unserved(raised) is None and _same_weights(model, raised):
             return raised
-    raise UnsupportedOpError(
-        first.op_type, label(first), f"no converter for it at opset {opset}", path=source.path
-    )
+    why = reason(model, first) or f"no converter for it at opset {opset}"
+    raise UnsupportedOpError(first.op_type, label(first), why, path=source.path)
 
 
 def _first_unserved(model: ModelProto) -> NodeProto | None:

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from mothkit_converters.external import chunks
 from mothkit_converters.source import STAMP_PREFIX, Source, read_source
-from mothkit_converters.tensors import array_of, clear_values, weight_tensors
+from mothkit_converters.tensors import array_of, clear_values, holder_at, placed_weights, weight_tensors
 
 _SHOWN = 5  # differing nodes and weights that are told one by one
 _MODEL_FIELDS = {
@@ -173,10 +173,10 @@ def _other_parts(first: Source, second: Source, shared: Sequence[str]) -> Iterat
 def _emptied(source: Source, names: Sequence[str]) -> ModelProto:
     """Return the model as it is stored, without the values of these initializers and without our metadata."""
     model: ModelProto = ModelProto.FromString(source.content)
-    tensors = weight_tensors(model.graph)
+    weights = placed_weights(model.graph)
     for name in names:
         if name not in source.slots:
-            clear_values(tensors[name])
+            clear_values(holder_at(model, weights[name][0]))
     others = [entry for entry in model.metadata_props if not entry.key.startswith(STAMP_PREFIX)]
     del model.metadata_props[:]
     model.metadata_props.extend(others)

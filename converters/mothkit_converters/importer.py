@@ -114,7 +114,8 @@ def to_torch(
     Args:
         path_or_source: An ONNX file, or one that was read.
         outputs: Names of values to return in place of the graph's outputs. Any value of the graph will
-            do, and what comes after it need not be supported.
+            do, and what comes after it need not be supported. Unless named, outputs of words are left out; maps
+            from label to score are returned as rows of scores.
         allow_unbound: Whether weights may be left untrainable.
 
     Raises:
@@ -123,7 +124,7 @@ def to_torch(
         UnboundWeightsError: A weight cannot be trained and written back, and that was not allowed.
     """
     source = path_or_source if isinstance(path_or_source, Source) else read_source(path_or_source)
-    names = [value.name for value in source.outputs] if outputs is None else list(outputs)
+    names = _outputs_without_words(source) if outputs is None else list(outputs)
     stored = weight_tensors(source.proto.graph)
     with overrides():
         try:
@@ -146,6 +147,12 @@ def to_torch(
     widened = {name for name, tensor in stored.items() if tensor.data_type in HALVES}
     bound.ties = _bindings(bound, assembly, widened)
     return bound.eval()
+
+
+def _outputs_without_words(source: Source) -> list[str]:
+    """Return the names of the graph's outputs; of words, which torch has none of, only where there is nothing else."""
+    names = [value.name for value in source.outputs]
+    return [value.name for value in source.outputs if value.dtype != "string"] or names
 
 
 def _bindings(bound: BoundModule, assembly: Assembly, halves: set[str]) -> dict[str, Binding]:

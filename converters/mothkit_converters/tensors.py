@@ -13,6 +13,7 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from mothkit_converters.attributes import attribute_tensors
 from mothkit_converters.scopes import unique_names
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
@@ -50,6 +51,7 @@ Place = tuple[tuple[int, int], ...]
 def weight_tensors(graph: GraphProto) -> dict[str, TensorProto]:
     """Return the tensors that a graph stores, by name: initializers, then Constant nodes by their output.
 
+    Weights that nodes of the graph itself hold as attributes count; their tensors are copies.
     Those of branches and loops are called as ``unique_names`` has it.
     """
     return {name: tensor for name, (_, tensor) in placed_weights(graph).items()}
@@ -61,7 +63,21 @@ def placed_weights(graph: GraphProto) -> dict[str, tuple[Place, TensorProto]]:
     weights: dict[str, tuple[Place, TensorProto]] = {}
     for name, place, tensor in _named_tensors(graph, ((_GRAPH, 0),), {}, inner):
         weights.setdefault(name, (place, tensor))
+    for i, node in enumerate(graph.node):
+        for j, tensor in attribute_tensors(node):
+            weights.setdefault(tensor.name, (((_GRAPH, 0), (_NODE, i), (_ATTRIBUTE, j)), tensor))
     return weights
+
+
+def holder_at(model: ModelProto, place: Place) -> TensorProto | AttributeProto:
+    """Return what stands at ``place`` in ``model``: a tensor, or an attribute that holds weights."""
+    message: Any = model
+    for number, index in place:
+        field = message.DESCRIPTOR.fields_by_number[number]
+        value = getattr(message, field.name)
+        message = value[index] if field.is_repeated else value
+    held: TensorProto | AttributeProto = message
+    return held
 
 
 def _named_tensors(
@@ -192,9 +208,11 @@ def misfit(tensor: TensorProto) -> str:
     return "" if found == count else f"it stores {found} values, expected {count}"
 
 
-def replace_values(tensor: TensorProto, values: NDArray[Any]) -> None:
+def replace_values(tensor: TensorProto | AttributeProto, values: NDArray[Any]) -> None:
     """Store ``values`` in ``tensor``, in the field that holds the old ones; everything else stays."""
-    if tensor.HasField("raw_data"):
+    if isinstance(tensor, AttributeProto):
+        tensor.floats[:] = values.ravel()
+    elif tensor.HasField("raw_data"):
         tensor.raw_data = values.astype(values.dtype.newbyteorder("<")).tobytes()
     elif tensor.data_type == TensorProto.FLOAT:
         tensor.float_data[:] = values.ravel()
@@ -204,8 +222,11 @@ def replace_values(tensor: TensorProto, values: NDArray[Any]) -> None:
         tensor.int32_data[:] = values.ravel().view(np.uint16).astype(np.int32)
 
 
-def clear_values(tensor: TensorProto) -> None:
+def clear_values(tensor: TensorProto | AttributeProto) -> None:
     """Empty the data of ``tensor``; which field held them can still be told."""
+    if isinstance(tensor, AttributeProto):
+        del tensor.floats[:]
+        return
     if tensor.HasField("raw_data"):
         tensor.raw_data = b""
     for name in _DATA_FIELDS:

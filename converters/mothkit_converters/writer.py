@@ -22,7 +22,14 @@ from mothkit_converters.external import CHUNK, digest_of, external_locations
 from mothkit_converters.importer import BoundModule
 from mothkit_converters.patches import Patch, patched, patched_file, stamps, value_spans
 from mothkit_converters.source import STAMP_PREFIX, Source
-from mothkit_converters.tensors import array_of, byte_size, placed_weights, replace_values, weight_tensors
+from mothkit_converters.tensors import (
+    array_of,
+    byte_size,
+    holder_at,
+    placed_weights,
+    replace_values,
+    weight_tensors,
+)
 
 
 def write_back(bound: BoundModule, path: Path | str, *, metadata: Mapping[str, str] | None = None) -> None:
@@ -134,8 +141,8 @@ def _model_pieces(
 ) -> Iterator[bytes]:
     """Return the model file with new values for ``names``, and ``metadata``.
 
-    Values stand in a file as plain bytes and are replaced there, all but half precision in ``int32_data``: for
-    these the model is written anew.
+    Values stand in a file as plain bytes and are replaced there, all but half precision in ``int32_data`` and
+    weights in attributes: for these the model is written anew.
     """
     try:
         content = bound.source.content
@@ -157,9 +164,10 @@ def _model_pieces(
 
 def _written_anew(content: bytes, bound: BoundModule, names: Sequence[str]) -> bytes:
     model = ModelProto.FromString(content)
-    tensors = weight_tensors(model.graph)
+    weights = placed_weights(model.graph)
     for name in names:
-        replace_values(tensors[name], _new_values(bound, name, tensors[name]))
+        place, tensor = weights[name]
+        replace_values(holder_at(model, place), _new_values(bound, name, tensor))
     anew: bytes = model.SerializeToString()
     return anew
 
