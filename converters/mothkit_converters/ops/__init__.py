@@ -12,6 +12,7 @@ from mothkit_converters.ops import (
     call,
     casts,
     comparison,
+    contrib,
     control,
     convolution,
     dense,
@@ -34,7 +35,6 @@ from mothkit_converters.ops import (
     selection,
     sizes,
     unsigned,
-    versions,
 )
 from mothkit_converters.ops.registry import find_converter, overrides
 
@@ -46,6 +46,7 @@ __all__ = [
     "call",
     "casts",
     "comparison",
+    "contrib",
     "control",
     "convolution",
     "dense",
@@ -70,5 +71,4 @@ __all__ = [
     "selection",
     "sizes",
     "unsigned",
-    "versions",
 ]

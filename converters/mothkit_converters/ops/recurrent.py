@@ -25,7 +25,7 @@ Step: TypeAlias = Callable[[Tensor, State], State]
 _DIRECTIONS = MappingProxyType({"forward": 1, "reverse": 1, "bidirectional": 2})
 
 
-_FUNCTIONS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
+FUNCTIONS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {
         "affine": lambda x, alpha, beta: alpha * x + beta,
         "elu": functional.elu,
@@ -186,7 +186,7 @@ def _check(cell: Cell, attributes: Mapping[str, Any]) -> str:
         return f"its direction is '{direction}'"
     directions = _DIRECTIONS[direction]
     names = _names(attributes.get("activations"), cell.usual, directions)
-    if unknown := [name for name in names if name not in _FUNCTIONS]:
+    if unknown := [name for name in names if name not in FUNCTIONS]:
         return f"there is no activation '{unknown[0]}'"
     if len(names) < (needed := len(cell.usual) * directions):
         return f"it names {len(names)} activations, expected {needed}"
@@ -254,7 +254,7 @@ def recurrent(
 
 
 def _activate(name: str, parameters: Sequence[float], clip: float | None, x: Tensor) -> Tensor:
-    return _FUNCTIONS[name](x if clip is None else x.clamp(-clip, clip), *parameters)
+    return FUNCTIONS[name](x if clip is None else x.clamp(-clip, clip), *parameters)
 
 
 def _arranged(
