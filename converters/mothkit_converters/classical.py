@@ -54,12 +54,12 @@ class _Writer:
         self.made.append(name)
         return name
 
-    def put(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def put(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:  # noqa: ANN401
         """Add a node that computes ``output``."""
         self.nodes.append(helper.make_node(op, inputs, [output], self.node.name, **attributes))
         return output
 
-    def add(self, op: str, inputs: list[str], what: str, **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], what: str, **attributes: Any) -> str:  # noqa: ANN401
         """Add a node that computes a value of our own."""
         return self.put(op, inputs, f"{self.node.output[0]}#{what}", **attributes)
 
