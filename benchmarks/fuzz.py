@@ -209,6 +209,7 @@ def work(folder: Path, seed: int, start: int, stop: int) -> None:
             except BaseException as error:  # every one is a fault
                 where = traceback.format_exc().strip()
                 outcome = f"FAULT: {type(error).__name__}"
+                path.rename(Path(tempfile.gettempdir()) / f"fuzz_{case}.onnx")  # to look at
         entry = {"case": case, "file": files[chosen].name, "outcome": outcome}
         say("end " + json.dumps(entry | ({"where": where[-3000:]} if where else {})))
 
