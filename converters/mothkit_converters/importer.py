@@ -73,7 +73,9 @@ class BoundModule(nn.Module):
         widened = [
             x if half is None else x.float() for x, half in zip(inputs, self._half_inputs, strict=True)
         ]
-        as_declared = all(half in (None, x.dtype) for x, half in zip(inputs, self._half_inputs, strict=True))
+        as_declared = all(
+            half is None or x.dtype == half for x, half in zip(inputs, self._half_inputs, strict=True)
+        )
         try:
             outputs: tuple[Tensor, ...] = self.network.forward(*widened)  # a call prints where it fails
         except RuntimeError as error:

@@ -33,6 +33,7 @@ from mothkit_converters.ops import (
     reshape,
     sampling,
     selection,
+    sequences,
     sizes,
     unsigned,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "reshape",
     "sampling",
     "selection",
+    "sequences",
     "sizes",
     "unsigned",
 ]
