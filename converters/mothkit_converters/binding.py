@@ -52,14 +52,15 @@ class Binding:
 
 _NORMS = frozenset({f"{kind}Normalization" for kind in ("Batch", "Group", "Instance", "Layer", "RMS")})
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul"})
-_LAYERS = _NORMS | _PRODUCTS | {"GRU", "LSTM", "PRelu", "RNN"}
+_FUSED = frozenset({"Attention", "FusedConv", "FusedGemm", "FusedMatMul"})  # onnxruntime's own
+_LAYERS = _NORMS | _PRODUCTS | _FUSED | {"GRU", "LSTM", "PRelu", "RNN"}
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mod", "Where"})
 _LAYOUT = frozenset({"Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Split", "Concat"})
 _LAYOUT_TOO = frozenset({"Slice", "Flatten", "Pad"})
 _SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
     {
         **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (0, 1)),  # no gradient
-        "Attention": (3, 4, 5),
+        "Attention": (3, 4),
         "CastLike": (1,),
         "Clip": (1, 2),
         "Dropout": (1,),

@@ -23,7 +23,16 @@ from mothkit_converters.folding import fold
 from mothkit_converters.functions import inline_defined
 from mothkit_converters.halves import widen
 from mothkit_converters.ops import find_converter
-from mothkit_converters.scopes import MARK, all_graphs, all_nodes, hoist, label, opsets_of, read_by
+from mothkit_converters.scopes import (
+    MARK,
+    all_graphs,
+    all_nodes,
+    hoist,
+    label,
+    opsets_of,
+    put_strays_home,
+    read_by,
+)
 from mothkit_converters.shapes import add_shapes, inferred, known_dims
 from mothkit_converters.source import Source
 from mothkit_converters.tensors import array_of, constant_tensor
@@ -93,6 +102,7 @@ def _typed_copy(source: Source) -> ModelProto:
     del model.graph.value_info[:]  # may be stale
     for entry in (*model.opset_import, *all_nodes(model.graph)):
         entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
+    put_strays_home(model)
     model.ir_version = max(model.ir_version, 4)  # below 4, initializers had to be inputs
     return model
 

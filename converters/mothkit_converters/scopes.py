@@ -111,3 +111,14 @@ def hoist(graph: GraphProto) -> None:
         }  # a caller's value always takes the place of the stored one
         graph.initializer.extend(tensor for tensor in inner.initializer if tensor.name not in given)
         del inner.initializer[:]
+
+
+def put_strays_home(model: ModelProto) -> None:
+    """Put operators of its own that onnxruntime writes into ONNX's domain into com.microsoft."""
+    opset = next((version for domain, version in opsets_of(model).items() if domain in ("", "ai.onnx")), 1)
+    names = {"SimplifiedLayerNormalization"} | ({"LayerNormalization"} if opset < 17 else set())
+    for node in all_nodes(model.graph):
+        if node.op_type in names and node.domain in ("", "ai.onnx"):
+            node.domain = "com.microsoft"
+    if "com.microsoft" not in opsets_of(model):
+        model.opset_import.add(domain="com.microsoft", version=1)

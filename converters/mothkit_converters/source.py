@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from mothkit_converters.errors import InvalidModelError, NotOnnxError, SourceError, TooLargeError
 from mothkit_converters.external import Slot, load_external, weight_slots
 from mothkit_converters.limits import check_calls, check_content
-from mothkit_converters.scopes import all_nodes, opsets_of
+from mothkit_converters.scopes import all_nodes, opsets_of, put_strays_home
 from mothkit_converters.tensors import all_tensors, misfit, outline
 
 STAMP_PREFIX = "mothkit."  # keys of the metadata that are ours
@@ -242,6 +242,7 @@ def _check_model(path: Path, model: ModelProto) -> None:
 
 def _with_live_nodes(model: ModelProto) -> ModelProto:
     """Pass nodes off as their equals where the checker refuses a version as deprecated and onnxruntime runs it."""
+    put_strays_home(model)
     for node in all_nodes(model.graph):
         if node.op_type == "GroupNormalization" and opsets_of(model).get(node.domain, 1) < 21:
             node.op_type = "InstanceNormalization"

@@ -174,3 +174,11 @@ def test_what_is_not_served_is_refused_by_name(op: str, attributes: dict[str, An
     node = helper.make_node(op, ["x", "w"], ["y"], domain="com.microsoft", **attributes)
     with pytest.raises(UnsupportedOpError, match=f"operator {op} .*{why}"):
         imported(model_of(node, {"x": X, "w": KERNEL}, 17, stored="w"))
+
+
+@pytest.mark.parametrize("op", ["LayerNormalization", "SimplifiedLayerNormalization"])
+def test_operators_that_onnxruntime_writes_into_onnxs_domain(op: str) -> None:
+    given = {"x": drawn(2, 3, 8), "scale": drawn(8, seed=1)}
+    model = model_of(helper.make_node(op, list(given), ["y"], axis=-1), given, 14, stored=["scale"])
+    assert_same(ours(model, given), runtime(model, given))
+    assert set(imported(model).bindings) == {"scale"}
