@@ -1,41 +1,55 @@
-"""Gemm, with its weights left in ONNX's own layout."""
+"""Products of matrices, with their weights left in ONNX's own layout."""
 
 from __future__ import annotations
 
+import re
+
 import torch
-from onnx2torch.onnx_graph import OnnxGraph
-from onnx2torch.onnx_node import OnnxNode
-from onnx2torch.utils.common import OperationConverterResult, onnx_mapping_from_node
-from torch import Tensor, nn
+from torch import Tensor
 
-from mothkit_converters.ops.registry import serve
+from mothkit_converters.ops.call import operator
 
 
-class Gemm(nn.Module):
-    """A product of matrices and a bias, each scaled; either matrix may be given transposed."""
+@operator("Gemm", 1, 6, 7, 9, 11, 13)
+def gemm(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    broadcast: int = 0,  # noqa: ARG001 - says what the shapes say
+    transA: int = 0,  # noqa: N803 - ONNX's name
+    transB: int = 0,  # noqa: N803 - ONNX's name
+) -> Tensor:
+    """Return ``alpha`` x ``a`` [N, K] x ``b`` [K, M] + ``beta`` x ``c`` (broadcast to [N, M]).
 
-    def __init__(self, *, alpha: float, beta: float, trans_a: bool, trans_b: bool) -> None:
-        super().__init__()
-        self.alpha, self.beta = alpha, beta
-        self.trans_a, self.trans_b = trans_a, trans_b
-
-    def forward(self, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-        """Return ``alpha`` x ``a`` [N, K] x ``b`` [K, M] + ``beta`` x ``c`` (broadcast to [N, M])."""
-        a, b = (a.T if self.trans_a else a), (b.T if self.trans_b else b)
-        if c is None:
-            return self.alpha * (a @ b)
-        return torch.addmm(c, a, b, beta=self.beta, alpha=self.alpha)
+    Either matrix may be given transposed.
+    """
+    a, b = (a.T if transA else a), (b.T if transB else b)
+    if c is not None and a.is_floating_point():
+        return torch.addmm(c, a, b, beta=beta, alpha=alpha)
+    product = _times(a @ b, alpha)
+    return product if c is None else product + _times(c, beta)
 
 
-@serve(
-    "Gemm", 7, 9, 11, 13
-)  # onnx2torch multiplies alpha into a transposed copy, which is then no initializer
-def _gemm(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:  # noqa: ARG001
-    given = node.attributes
-    module = Gemm(
-        alpha=given.get("alpha", 1.0),
-        beta=given.get("beta", 1.0),
-        trans_a=bool(given.get("transA", 0)),
-        trans_b=bool(given.get("transB", 0)),
-    )
-    return OperationConverterResult(module, onnx_mapping_from_node(node))
+def _times(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else (x * factor).to(x.dtype)
+
+
+@operator("MatMul", 1, 9, 13)
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Return the product of ``a`` [..., N, K] and ``b`` [..., K, M]; either may be a vector."""
+    return a @ b
+
+
+@operator("Einsum", 12, 28)
+def einsum(*terms: Tensor, equation: str) -> Tensor:
+    """Return the sum of products of ``terms`` that ``equation`` names."""
+    return torch.einsum(re.sub(r"\s", "", equation), *terms)
+
+
+@operator("Det", 11, 22)
+def determinant(x: Tensor) -> Tensor:
+    """Return the determinants of ``x`` [..., N, N]."""
+    return torch.linalg.det(x)

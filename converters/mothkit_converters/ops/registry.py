@@ -43,16 +43,6 @@ def serve(op: str, *versions: int, domain: str = "") -> Callable[[Converter], Co
     return register
 
 
-def converter_of(op: str, version: int) -> Converter:
-    """Return the converter that stands for ``op`` at this schema version."""
-    return _TABLE[_key(op, version)]
-
-
-def same_meaning(op: str, *versions: int, as_of: int) -> None:
-    """Serve ``versions`` of ``op`` as version ``as_of`` is: they differ in the types they take alone."""
-    serve(op, *versions)(converter_of(op, as_of))
-
-
 @contextmanager
 def overrides() -> Iterator[None]:
     """Put our converters in the place of onnx2torch's own, and its own back at the end."""
