@@ -14,6 +14,7 @@ from onnx2torch.utils.common import OnnxMapping, OperationConverterResult
 from torch import Tensor, nn
 
 from mothkit_converters.errors import UnsupportedOpError
+from mothkit_converters.ops.dtypes import strange_input
 from mothkit_converters.ops.registry import serve
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,6 +90,8 @@ def operator(
         known = inspect.signature(function).parameters
 
         def convert(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
+            if why := strange_input(node, graph):
+                raise UnsupportedOpError(op, node.name, why)
             attributes = dict(presets) | _attributes(node)
             if unknown := [name for name in attributes if name not in known]:
                 raise UnsupportedOpError(op, node.name, f"its attribute {unknown[0]} is not served")

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
-import torch
 from onnx import TensorProto
 from torch import Tensor
 
 from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops.call import operator
-
-_DTYPES: Mapping[int, torch.dtype] = MappingProxyType(
-    {
-        TensorProto.FLOAT: torch.float32,
-        TensorProto.UINT8: torch.uint8,
-        TensorProto.INT8: torch.int8,
-        TensorProto.UINT16: torch.uint16,
-        TensorProto.INT16: torch.int16,
-        TensorProto.INT32: torch.int32,
-        TensorProto.INT64: torch.int64,
-        TensorProto.BOOL: torch.bool,
-        TensorProto.FLOAT16: torch.float16,
-        TensorProto.DOUBLE: torch.float64,
-        TensorProto.UINT32: torch.uint32,
-        TensorProto.UINT64: torch.uint64,
-        TensorProto.BFLOAT16: torch.bfloat16,
-    }
-)
+from mothkit_converters.ops.dtypes import DTYPES, name_of
 
 
 def _number(to: int | str) -> int:
@@ -39,22 +20,19 @@ def _number(to: int | str) -> int:
 
 def _refusal(attributes: Mapping[str, Any]) -> str:
     number = _number(attributes["to"])
-    if number in _DTYPES:
-        return ""
-    known = {value: name for name, value in TensorProto.DataType.items()}
-    return f"it makes {known.get(number, attributes['to'])}, which is not computed with"
+    return "" if number in DTYPES else f"it makes {name_of(number)}, which is not computed with"
 
 
 @operator("Cast", 1, 6, 9, 13, 19, 21, 23, 24, 25, 28, check=_refusal)
 def cast(x: Tensor, *, to: int | str, saturate: int = 1, round_mode: str = "up") -> Tensor:  # noqa: ARG001
     """Return ``x`` in another element type; the other attributes concern 8-bit floats."""
-    return x.to(_DTYPES[_number(to)])
+    return x.to(DTYPES[_number(to)])
 
 
 @operator("CastLike", 15, 19, 21, 23, 24, 25)
 def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:  # noqa: ARG001
     """Return ``x`` in the element type of ``like``."""
-    if like.dtype not in _DTYPES.values():
+    if like.dtype not in DTYPES.values():
         raise UnsupportedOpError("CastLike", "CastLike", f"it makes {like.dtype}, which is not computed with")
     return x.to(like.dtype)
 
@@ -62,7 +40,7 @@ def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "
 @operator("BitCast", 26, check=_refusal)
 def bit_cast(x: Tensor, *, to: int) -> Tensor:
     """Return the bits of ``x`` read as another element type of the same size."""
-    dtype = _DTYPES[to]
+    dtype = DTYPES[to]
     if x.element_size() != dtype.itemsize:
         why = f"it reads {x.dtype} as {dtype}; half precision is computed in float32"
         raise UnsupportedOpError("BitCast", "BitCast", why)

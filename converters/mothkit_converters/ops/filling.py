@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx2torch.onnx_graph import OnnxGraph
 from onnx2torch.onnx_node import OnnxNode
 from onnx2torch.utils.common import OnnxMapping, OperationConverterResult
@@ -17,6 +16,7 @@ from torch import Tensor
 from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops.bounds import check_count, excess
 from mothkit_converters.ops.call import Call, fixed_numbers, listed, operator
+from mothkit_converters.ops.dtypes import torch_dtype
 from mothkit_converters.ops.registry import serve
 
 
@@ -102,15 +102,6 @@ def _range(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
     return _filling(node, graph, range_, like, size=_length)
 
 
-def torch_dtype(number: int) -> torch.dtype:
-    """Return ONNX's element type of this number as torch has it.
-
-    Raises:
-        TypeError: torch has none.
-    """
-    return torch.from_numpy(np.empty(0, helper.tensor_dtype_to_np_dtype(number))).dtype
-
-
 @serve("Constant", 1, 9, 11, 12, 13, 19, 21, 23, 24, 25)
 def _constant(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:  # noqa: ARG001
     """Refuse what is left of Constant nodes once those of plain tensors and numbers are initializers."""
@@ -121,7 +112,7 @@ def _constant(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:  # 
 def _check_eye(attributes: Mapping[str, Any]) -> str:
     try:
         torch_dtype(attributes.get("dtype", TensorProto.FLOAT))
-    except (KeyError, TypeError):
+    except TypeError:
         return f"its dtype {attributes['dtype']} is not computed with"
     return ""
 
