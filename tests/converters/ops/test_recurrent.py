@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from onnx import helper
 
-from mothkit_converters import Role, UnsupportedOpError
+from mothkit_converters import Role, UnsupportedOpError, to_torch, write_back
 from tests.converters.ops.single import Array, assert_same, imported, model_of, ours, reference, runtime
 
 STEPS, COUNT, GIVEN, HIDDEN = 5, 3, 2, 4
@@ -218,3 +220,34 @@ def test_what_cannot_be_right_is_refused_at_conversion(attributes: dict[str, Any
     inputs = drawn("LSTM", 1)
     with pytest.raises(UnsupportedOpError, match=why):
         imported(model_of(node_of("LSTM", "xwrb", **attributes), inputs, 14, stored="wrb"))
+
+
+REAL = Path(__file__).parents[3] / "../shared/models/zoo"
+
+
+@pytest.mark.parametrize(("name", "shape"), [("nids_cnn_lstm", (6, 77)), ("tract_byte_lstm", (3, 11))])
+def test_real_models_train_and_are_written_back(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    if not (REAL / f"{name}.onnx").exists():
+        pytest.skip("real models are not here: ../shared/models is absent")
+    path, generator = REAL / f"{name}.onnx", np.random.default_rng(0)
+    bound = to_torch(path)
+    given = (
+        generator.random(shape, "f4") if name.startswith("nids") else generator.integers(0, 255, shape, "u1")
+    )
+    labels = torch.arange(len(given)) % 2
+    before = {name: parameter.detach().clone() for name, parameter in bound.bindings.items()}
+    optimiser = torch.optim.Adam(bound.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(8):
+        scores = bound(torch.from_numpy(given))
+        scores = scores.flatten(0, -2)[: len(labels)]
+        losses.append(torch.nn.functional.cross_entropy(scores, labels))
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < losses[0]
+    assert all((parameter != before[name]).any() for name, parameter in bound.bindings.items())
+    write_back(bound, tmp_path / "trained.onnx")
+    session = ort.InferenceSession(tmp_path / "trained.onnx", providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {session.get_inputs()[0].name: given})
+    np.testing.assert_allclose(bound(torch.from_numpy(given)).detach(), expected, rtol=1e-4, atol=1e-4)
