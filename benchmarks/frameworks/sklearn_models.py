@@ -17,7 +17,6 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, Normalizer, RobustScaler, StandardScaler
@@ -52,12 +51,20 @@ def export(
     onx = to_onnx(model, initial_types=[("X", FloatTensorType([None, FEATURES]))], options=given)
     path.write_bytes(onx.SerializeToString())
     x = x[:8]
-    answer = (
-        model.predict_proba(x)
-        if hasattr(model, "predict_proba") and not scores
-        else model.decision_function(x)
-    )
-    return [x], [model.predict(x), answer.astype(np.float32)]
+    return [x], [
+        model.predict(x),
+        *scores_of(model, x, columns=options.get("zipmap") == "columns", raw=scores),
+    ]
+
+
+def scores_of(model: Any, x: Any, *, columns: bool, raw: bool) -> list[Any]:
+    """Return a row of scores for each point, or a column for each class; one raw score z stands for [-z, z]."""
+    if hasattr(model, "predict_proba") and not raw:
+        scores = model.predict_proba(x)
+    else:
+        scores = model.decision_function(x)
+        scores = np.stack([-scores, scores], axis=1) if raw and scores.ndim == 1 else scores
+    return list(scores.T.astype(np.float32)) if columns else [scores.astype(np.float32)]
 
 
 def lightgbm(path: Path) -> tuple[list[Any], list[Any]]:
@@ -97,7 +104,6 @@ TREES: dict[str, Callable[[], Any]] = {
     "forest": partial(RandomForestClassifier, 5, random_state=SEED),
     "tree": partial(DecisionTreeClassifier, random_state=SEED),
     "boosting": partial(GradientBoostingClassifier, n_estimators=5, random_state=SEED),
-    "neighbours": KNeighborsClassifier,
 }
 
 

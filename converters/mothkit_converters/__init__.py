@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         UnsupportedOpError,
         WriteError,
     )
-    from mothkit_converters.heads import Head, find_head, logits_value
+    from mothkit_converters.heads import Head, expose, find_head, logits_value
     from mothkit_converters.importer import BoundModule, to_torch
     from mothkit_converters.ops.normalization import normalises
     from mothkit_converters.source import Source, Value, read_source
@@ -50,6 +50,7 @@ __all__ = [
     "WriteError",
     "check_place",
     "diff",
+    "expose",
     "find_head",
     "logits_value",
     "normalises",
@@ -61,7 +62,7 @@ __all__ = [
 _HOMES = {
     "binding": ("Binding", "Role"),
     "comparison": ("Change", "GraphDiff", "diff"),
-    "heads": ("Head", "find_head", "logits_value"),
+    "heads": ("Head", "expose", "find_head", "logits_value"),
     "importer": ("BoundModule", "to_torch"),
     "ops.normalization": ("normalises",),
     "source": ("Source", "Value", "read_source"),

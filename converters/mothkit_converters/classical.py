@@ -79,6 +79,21 @@ def scores_value(node: NodeProto) -> str:
     return node.output[1] if _plain(node) and node.output[1:] else f"{node.output[0]}#scores"
 
 
+def scores_node(node: NodeProto) -> NodeProto:
+    """Return a node that computes a LinearClassifier's scores before its post_transform, by its own weights."""
+    weights = {name: given(node, name, ()) for name in ("coefficients", "intercepts")}
+    held = {name: values for name, values in weights.items() if len(values)}
+    _, coefficients = next(attribute_tensors(node))
+    return helper.make_node(
+        "LinearRegressor",
+        [node.input[0]],
+        [scores_value(node)],
+        domain=ML,
+        targets=coefficients.dims[0],
+        **held,
+    )
+
+
 def _plain(node: NodeProto) -> bool:
     return bool(given(node, "post_transform", b"NONE") == b"NONE")
 
