@@ -20,11 +20,11 @@ from mothkit_converters.tensors import FLOATS
 class Role(enum.Enum):
     """What an initializer is for."""
 
-    WEIGHT = "weight"  # trained
+    WEIGHT = "weight"  # trained; where the file uses it as a statistic or constant too, that use follows
     STATISTIC = "statistic"  # follows the batch in train mode
     CONSTANT = "constant"  # stays: a single number in arithmetic, or part of the input's normalisation
     SETTING = "setting"  # stays, and may be read when the module is built: a bound, a ratio, a scale
-    TORN = "torn"  # stays: a weight here and something else there, or one that the file has no tensor for
+    TORN = "torn"  # stays: a weight here and a setting there, or one that the file has no tensor for
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ def _only(roles: list[Role], *, stored: bool) -> Role:
     kinds = set(roles)
     if not stored:
         return Role.TORN if kinds & {Role.WEIGHT, Role.STATISTIC} else Role.SETTING
-    if Role.WEIGHT in kinds and len(kinds) > 1:
-        return Role.TORN
+    if Role.WEIGHT in kinds:  # exporters merge equal tensors, so its other uses may be anything
+        return Role.TORN if Role.SETTING in kinds else Role.WEIGHT
     alone = len(roles) == 1 or kinds == {Role.WEIGHT} or kinds == {Role.SETTING}
     return roles[0] if alone else Role.CONSTANT  # also a statistic that two nodes share
 

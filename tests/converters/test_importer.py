@@ -24,6 +24,7 @@ from mothkit_converters import (
     UnsupportedOpError,
     read_source,
     to_torch,
+    write_back,
 )
 from tests.tiny import write_tiny
 
@@ -95,12 +96,12 @@ def test_a_value_that_is_not_there_is_refused(cnn: Path) -> None:
 
 
 def test_what_comes_after_the_cut_need_not_be_supported(save: Save) -> None:
-    path = save(text("h = MatMul(x, w) y = Det(h)", outputs="float y"), {"w": drawn(6, 4)})
+    path = save(text("h = MatMul(x, w) y = RandomNormalLike(h)"), {"w": drawn(6, 4)})
     with pytest.raises(
-        UnsupportedOpError, match=r"model\.onnx: operator Det at node 'y'.*opset 17"
+        UnsupportedOpError, match=r"model\.onnx: operator RandomNormalLike .*at node 'y'.*random"
     ) as caught:
         to_torch(path)
-    assert (caught.value.op, caught.value.node) == ("Det", "y")
+    assert (caught.value.op, caught.value.node) == ("RandomNormalLike", "y")
     assert to_torch(path, outputs=["h"])(torch.ones(2, 6)).shape == (2, 4)
 
 
@@ -214,17 +215,24 @@ def test_a_weight_that_the_file_has_no_tensor_for_is_refused_by_name(save: Save)
     assert len(list(bound.parameters())) == 1
 
 
-def test_a_weight_that_is_a_statistic_too_is_refused_by_name(save: Save) -> None:
-    body = "a = MatMul(x, w) y = BatchNormalization(a, scale, zeros, zeros, var)"
+@pytest.mark.parametrize("training", [False, True])
+def test_a_weight_that_is_a_statistic_too_is_trained_as_a_weight(
+    save: Save, run: Run, tmp_path: Path, training: bool
+) -> None:
+    body = "a = MatMul(x, w) y = BatchNormalization(a, scale, zeros, zeros, var)"  # exporters merge equal tensors
     weights = {"w": drawn(6, 4), "scale": drawn(4), "zeros": np.zeros(4, FLOAT), "var": drawn(4)}
     path = save(text(body), weights)
-    with pytest.raises(UnboundWeightsError, match="'zeros'"):
-        to_torch(path)
-    bound = to_torch(path, allow_unbound=True).train()
-    bound(torch.rand(8, 6))
-    zeros = [tensor for name, tensor in bound.named_buffers() if "zeros" in name]
-    assert zeros
-    assert not any(tensor.any() for tensor in zeros)  # it cannot follow the batch
+    bound = to_torch(path)
+    assert bound.unbound == ()
+    assert bound.ties["zeros"].role is Role.WEIGHT
+    bound.train(training)
+    bound(torch.rand(8, 6)).sum().backward()
+    torch.testing.assert_close(bound.tensor("zeros").grad, torch.full((4,), 8.0))  # of the bias alone
+    torch.optim.SGD(bound.parameters(), lr=0.1).step()
+    write_back(bound.eval(), tmp_path / "out.onnx")
+    x = drawn(3, 6)
+    found = bound(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(found, run(tmp_path / "out.onnx", x)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_statistics_that_two_nodes_share_stay(save: Save) -> None:

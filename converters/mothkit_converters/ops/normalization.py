@@ -48,6 +48,8 @@ class BatchNorm(nn.Module):
         """Return ``x`` [N, C, ...] normalised; the rest is [C]."""
         if self.training and self.momentum == 0:
             return F.batch_norm(x, None, None, scale, bias, training=True, eps=self.epsilon)
+        if mean.requires_grad or variance.requires_grad:  # a weight of another node too: trained there alone
+            mean, variance = mean.detach(), variance.detach()
         return F.batch_norm(x, mean, variance, scale, bias, self.training, self.momentum, self.epsilon)
 
     def extra_repr(self) -> str:
