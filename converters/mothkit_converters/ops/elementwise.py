@@ -10,11 +10,17 @@ import torch
 from torch import Tensor
 
 from mothkit_converters.ops.call import operator
-from mothkit_converters.ops.unsigned import WIDE, computable
+from mothkit_converters.ops.unsigned import WIDE
+
+
+def _abs(x: Tensor) -> Tensor:
+    return x if x.dtype in WIDE else torch.abs(x)
 
 
 def _sign(x: Tensor) -> Tensor:
-    return (x != 0).to(x.dtype) if x.dtype in WIDE else torch.sign(x)
+    if x.dtype in WIDE:
+        return (x != 0).to(x.dtype)
+    return torch.where(x == x, torch.sign(x), x)  # what is no number stays none
 
 
 def _erf(x: Tensor) -> Tensor:
@@ -23,7 +29,7 @@ def _erf(x: Tensor) -> Tensor:
 
 _FUNCTIONS: Mapping[str, tuple[Callable[[Tensor], Tensor], Sequence[int]]] = MappingProxyType(
     {
-        "Abs": (computable(torch.abs), (1, 6, 13)),
+        "Abs": (_abs, (1, 6, 13)),
         "Acos": (torch.acos, (7, 22)),
         "Acosh": (torch.acosh, (9, 22)),
         "Asin": (torch.asin, (7, 22)),

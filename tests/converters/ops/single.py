@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from mothkit_converters import BoundModule, to_torch
@@ -117,3 +117,18 @@ def assert_agrees(
     """Fail unless we compute what onnx's reference does, or ``expected``; ``given`` as ``one`` takes it."""
     model, values = one(op, *inputs, opset=opset, **given)
     assert_same(ours(model, values), reference(model, values) if expected is None else expected)
+
+
+def versions(*ops: str) -> list[tuple[str, int]]:
+    """Return every schema version of ONNX's own ``ops``, each with the operator."""
+    known = [schema for schema in defs.get_all_schemas_with_history() if not schema.domain]
+    return sorted((schema.name, schema.since_version) for schema in known if schema.name in ops)
+
+
+def kinds(op: str, version: int, place: int = 0) -> list[str]:
+    """Return numpy's names of what input ``place`` of ``op`` may hold, but for what numpy and torch do not share."""
+    schema = defs.get_schema(op, max_inclusive_version=version)
+    taken = {name.removeprefix("tensor(").removesuffix(")") for name in schema.inputs[place].types}
+    shared = {"float": "float32", "double": "float64", "bool": "bool"}
+    shared |= {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+    return sorted(shared[name] for name in taken & set(shared))
