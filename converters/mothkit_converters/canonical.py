@@ -73,6 +73,8 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
     _select_outputs(source, model, outputs)
     model = _without_functions(model)
     _keep_needed(model.graph)
+    if outputs != [value.name for value in source.outputs]:
+        _drop_inputs(model.graph)
     _see_through_identities(model.graph)
     widen(model.graph)
     derived |= fold(model)
@@ -179,6 +181,14 @@ def _keep_needed(graph: GraphProto) -> None:
     for index in reversed(range(len(graph.initializer))):  # a list put in anew would be a copy of all weights
         if graph.initializer[index].name not in needed:
             del graph.initializer[index]
+
+
+def _drop_inputs(graph: GraphProto) -> None:
+    """Drop inputs that no output depends on: labels, or what only training reads."""
+    read = {name for node in graph.node for name in read_by(node)} | {info.name for info in graph.output}
+    kept = [info for info in graph.input if info.name in read]
+    del graph.input[:]
+    graph.input.extend(kept)
 
 
 def _see_through_identities(graph: GraphProto) -> None:

@@ -37,6 +37,7 @@ class BoundModule(nn.Module):
         source: Source,
         *,
         unbound: Sequence[str],
+        input_names: Sequence[str],
         output_names: Sequence[str],
         halves: Mapping[str, torch.dtype],
     ) -> None:
@@ -45,7 +46,7 @@ class BoundModule(nn.Module):
         self.source = source
         self.ties: Mapping[str, Binding] = {}
         self.unbound = tuple(unbound)
-        self.input_names = tuple(value.name for value in source.inputs)
+        self.input_names = tuple(input_names)
         self.output_names = tuple(output_names)
         self._half_inputs = tuple(halves.get(name) for name in self.input_names)
         self._half_outputs = tuple(halves.get(name) for name in self.output_names)
@@ -89,7 +90,8 @@ class BoundModule(nn.Module):
 
     def _explain(self, inputs: Sequence[Tensor], error: RuntimeError) -> None:
         """Raise a BatchError in place of ``error`` where the batch size is not the one in the file."""
-        shape = next((value.shape for value in self.source.inputs), None)
+        shapes = {value.name: value.shape for value in self.source.inputs}
+        shape = next((shapes[name] for name in self.input_names), None)
         if isinstance(error, torch.OutOfMemoryError) or not shape or not inputs[0].dim():
             return
         if isinstance(shape[0], int) and shape[0] != len(inputs[0]):
@@ -118,6 +120,7 @@ def to_torch(
         outputs: Names of values to return in place of the graph's outputs. Any value of the graph will
             do, and what comes after it need not be supported. Unless named, outputs of words are left out; maps
             from label to score are returned as rows of scores.
+            Inputs that the values so named do not depend on are left out.
         allow_unbound: Whether weights may be left untrainable.
 
     Raises:
@@ -138,13 +141,14 @@ def to_torch(
             ) from error
     if assembly.unbound and not allow_unbound:
         raise UnboundWeightsError(source.path, assembly.unbound)
-    values = [*(value.name for value in source.inputs), *names]
+    inputs = [info.name for info in shadow.model.graph.input]
     bound = BoundModule(
         assembly.network,
         source,
         unbound=assembly.unbound,
+        input_names=inputs,
         output_names=names,
-        halves=declared_halves(source, values),
+        halves=declared_halves(source, [*inputs, *names]),
     )
     widened = {name for name, tensor in stored.items() if tensor.data_type in HALVES}
     bound.ties = _bindings(bound, assembly, widened)

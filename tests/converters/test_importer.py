@@ -449,6 +449,17 @@ def test_bindings_are_the_parameters_themselves_also_of_a_copy(tmp_path: Path) -
     assert not {id(p) for p in bound.bindings.values()} & {id(p) for p in module.bindings.values()}
 
 
+def test_inputs_that_no_named_output_depends_on_are_left_out(save: Save) -> None:
+    inputs = "float[N, 6] x, float[N, 6] label, int64[N] i"
+    path = save(text("y = Relu(x) z = Add(x, label)", inputs, "float[N, 6] y, float[N, 6] z"))
+    assert to_torch(path).input_names == ("x", "label", "i")
+    assert to_torch(path, outputs=["z"]).input_names == ("x", "label")
+    bound = to_torch(path, outputs=["y"])
+    assert bound.input_names == ("x",)
+    x = torch.randn(3, 6)
+    torch.testing.assert_close(bound(x), x.relu())
+
+
 def test_a_failing_network_prints_nothing(cnn: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError):
         to_torch(cnn)(torch.zeros(1, 4, 8, 8))
