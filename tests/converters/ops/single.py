@@ -72,7 +72,7 @@ def imported(model: ModelProto, **options: Any) -> BoundModule:
 
 def ours(model: ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
     """Return what our import makes of ``model``."""
-    found = imported(model)(*(torch.from_numpy(x) for x in fed(model, inputs).values()))
+    found = imported(model)(*(torch.from_numpy(np.asarray(x)) for x in fed(model, inputs).values()))
     return [y.detach().numpy() for y in (found if isinstance(found, tuple) else (found,))]
 
 
