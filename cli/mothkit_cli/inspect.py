@@ -1,9 +1,14 @@
 """``mothkit inspect``: what an ONNX file is, and what can be trained in it."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from mothkit_cli import options
+from mothkit_cli.exit_codes import ExitCode
+from mothkit_cli.opening import Opening, with_opening
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,11 +19,30 @@ if TYPE_CHECKING:
 LISTED = 8  # names that a line of the table shows; the record has all
 
 
-def inspect(model: options.Model, json: options.Json = None) -> None:
+@with_opening
+def inspect(
+    *,
+    opening: Opening,
+    model: options.Model,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Labelled images: show how each preprocessing does on them instead."
+        ),
+    ] = None,
+    json: options.Json = None,
+    quiet: options.Quiet = False,
+) -> None:
     """Print what a model is, and what can be trained in it.
 
-    A file that cannot be imported is described too, with the reason.
+    A file that cannot be imported is described too, with the reason. With --data, print how accurate it is under
+    each preprocessing instead; exit 1 if none is clearly ahead.
     """
+    if data is not None:
+        _show_preprocessing(model, data, opening, json, quiet=quiet)
+        return
+    if opening != Opening():
+        raise typer.BadParameter("how to open model and images matters only with --data")
     from mothkit.inspection import inspect_model
     from mothkit.records import to_json
     from mothkit_cli.output import show
@@ -26,6 +50,22 @@ def inspect(model: options.Model, json: options.Json = None) -> None:
 
     found = inspect_model(read_source(model))
     show(_table(found), record=to_json(asdict(found)), json_to=json)
+
+
+def _show_preprocessing(model: Path, data: str, opening: Opening, json: str | None, *, quiet: bool) -> None:
+    from mothkit.measuring import preprocessing_file
+    from mothkit.records import to_json
+    from mothkit_cli.output import say, show
+    from mothkit_cli.progress import progress_sink
+    from mothkit_cli.tables import preprocessing_table
+
+    with progress_sink(quiet=quiet) as emit:
+        record = preprocessing_file(model, data, opening.settings(), emit=emit)
+    found = record["preprocessing_search"]
+    show(preprocessing_table(found), record=to_json(record), json_to=json)
+    if found["taken"] is None:
+        say(f"none taken: {found['reason']}")
+        raise typer.Exit(ExitCode.NOT_REACHED)
 
 
 def _table(found: "Inspection") -> "Table":

@@ -19,7 +19,7 @@ class Opening:
     """What ``mothkit.opening.Settings`` takes, as the command line says it."""
 
     per_class: options.PerClass = None
-    resize: options.Resize = False
+    resize: options.Resize = None
     preprocess: options.Preprocess = None
     layout: options.Layout = None
     channels: options.Channels = None
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         """Keyword arguments of ``Settings``."""
 
         per_class: int | None
-        resize: bool
+        resize: Literal["stretch", "fit-crop", "crop"] | None
         preprocess: str | None
         layout: Literal["nchw", "nhwc"] | None
         channels: Literal["rgb", "bgr", "gray"] | None

@@ -68,7 +68,7 @@ Preprocess = Annotated[
         "--preprocess",
         metavar="NAME|FILE",
         help="How pixels become the model's input: a preset such as unit, byte, cifar10, imagenet, "
-        "or a TOML or JSON file.",
+        "or a TOML or JSON file; found by --data unless given.",
     ),
 ]
 Layout = Annotated[
@@ -133,4 +133,7 @@ PerClass = Annotated[
     int | None,
     typer.Option("--per-class", min=1, metavar="N", help="Take N images of each class, drawn by seed."),
 ]
-Resize = Annotated[bool, typer.Option("--resize", help="Resize images to the model's size.")]
+Resize = Annotated[
+    Literal["stretch", "fit-crop", "crop"] | None,
+    typer.Option("--resize", help="Bring images of another size to the model's: whole, or their middle."),
+]

@@ -1,7 +1,6 @@
 """Results go to stdout, everything else to stderr; a record file is whole or absent."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,12 +56,12 @@ def show(*tables: RenderableType, record: str, json_to: str | None) -> None:
         from mothkit.records import write_text
 
         write_text(Path(json_to), record)
-    _print(stderr if json_to == "-" else stdout, tables)
+    print_tables(stderr if json_to == "-" else stdout, *tables)
     if json_to == "-":
         stdout.file.write(record if record.endswith("\n") else record + "\n")
 
 
-def _print(console: Console, tables: Sequence[RenderableType]) -> None:
+def print_tables(console: Console, *tables: RenderableType) -> None:
     """Print ``tables``; where ``console`` is no terminal they are as wide as they need, without padding."""
     if console.is_terminal:
         console.print(*tables, sep="\n")

@@ -27,7 +27,7 @@ def parity(
         str | None, typer.Option(metavar="HxW", help="Size of the images, where the model takes any.")
     ] = None,
     json: options.Json = None,
-    quiet: options.Quiet = False,  # noqa: ARG001 - it draws no progress, but takes the option like its sisters
+    quiet: options.Quiet = False,
 ) -> None:
     """Compare the outputs of two models.
 
@@ -36,12 +36,15 @@ def parity(
     from mothkit.measuring import parity_files
     from mothkit.records import to_json
     from mothkit_cli.output import show
+    from mothkit_cli.progress import progress_sink
     from mothkit_cli.tables import parity_table
     from mothkit_cli.words import parse_size
 
     if (other is None) != torch:
         raise typer.BadParameter("give a second file or --torch, one of them")
     settings = opening.settings()
-    record = parity_files(model, other, settings, data=data, shape=parse_size(size))
+    shape = parse_size(size)
+    with progress_sink(quiet=quiet) as emit:
+        record = parity_files(model, other, settings, data=data, shape=shape, emit=emit)
     show(parity_table(record["parity"]), record=to_json(record), json_to=json)
     raise typer.Exit(ExitCode.DONE if record["parity"]["agrees"] else ExitCode.NOT_REACHED)

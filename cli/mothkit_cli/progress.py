@@ -9,8 +9,17 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mothkit.events import Event, EventSink, Note, PhaseStarted, StepDone, silent
-from mothkit_cli.output import plain, say, stderr
+from mothkit.events import (
+    Event,
+    EventSink,
+    Note,
+    PhaseStarted,
+    PreprocessingMeasured,
+    StepDone,
+    silent,
+)
+from mothkit_cli.output import plain, print_tables, say, stderr
+from mothkit_cli.tables import preprocessing_table
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -30,11 +39,23 @@ def progress_sink(*, quiet: bool = False, console: Console = stderr) -> Iterator
         )
         with Progress(*columns, console=console, transient=True) as bar:
             drawing = _Drawing(bar)
-            yield drawing.take
+            yield _with_tables(drawing.take, console)
             drawing.close_phase()
     else:
         lines = _Lines(functools.partial(say, console=console))
-        yield lines.take
+        yield _with_tables(lines.take, console)
+
+
+def _with_tables(sink: EventSink, console: Console) -> EventSink:
+    """Return ``sink``, with what is a table printed on ``console``."""
+
+    def take(event: Event) -> None:
+        if isinstance(event, PreprocessingMeasured):
+            print_tables(console, preprocessing_table(event.record))
+        else:
+            sink(event)
+
+    return take
 
 
 def clock(seconds: float) -> str:

@@ -106,6 +106,26 @@ def distance_table(distances: Record) -> "Table":
     return table
 
 
+def preprocessing_table(search: Record) -> "Table":
+    """Return the table of every candidate for the preprocessing, the best first."""
+    numbers = ("accuracy", "images", "loss")
+    table = new_table("preprocess", "channels", "layout", "resize", *numbers, "", numbers=numbers)
+    for entry in search["candidates"]:
+        spec, rate, loss = entry["input_spec"], entry["accuracy"], entry["loss"]
+        verdict = f"{entry['verdict']}: {entry['detail']}" if entry["detail"] else entry["verdict"]
+        table.add_row(
+            plain(spec["name"]),
+            spec["channels"],
+            spec["layout"],
+            entry["resize"] or "",
+            _rate(rate),
+            str(rate["count"]) if rate else "",
+            "-" if loss is None else f"{loss:.3f}",
+            plain(verdict),
+        )
+    return table
+
+
 def parity_table(parity: Record) -> "Table":
     """Return the table of a parity record."""
     columns = ("batch", "images", "max absolute", "max relative", "flips")

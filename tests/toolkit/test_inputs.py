@@ -226,3 +226,34 @@ def test_presets_cannot_be_changed() -> None:
     table: Any = presets()
     with pytest.raises(TypeError):
         table["unit"] = table["byte"]
+
+
+@given(seed=st.integers(0, 999), gray=st.booleans())
+def test_stretching_brings_each_image_to_0_and_1(seed: int, gray: bool) -> None:
+    x = torch.rand(3, 1 if gray else 3, 4, 5, generator=torch.Generator().manual_seed(seed))
+    found = fit(load_input_spec("minmax"), [None, x.shape[1], 4, 5]).to_model(x).numpy()
+    expected = np.stack([(image - image.min()) / (image.max() - image.min()) for image in x.numpy()])
+    np.testing.assert_allclose(found, expected, atol=ROUNDING)
+
+
+def test_an_image_of_one_value_is_stretched_to_0_and_gives_finite_gradients() -> None:
+    x = torch.full((2, 3, 4, 4), 0.7)
+    x[1, 0, 0, 0] = 0.2
+    x.requires_grad_()
+    found = fit(load_input_spec("minmax"), [None, 3, 4, 4]).to_model(x)
+    assert not found[0].any()
+    (found**2).sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_stretching_comes_before_scale_mean_and_std() -> None:
+    spec = InputSpec(name="a", layout="nchw", channels="gray", per_image=True, scale=255, mean=(5,), std=(2,))
+    found = spec.to_model(torch.tensor([0.2, 0.6]).view(1, 1, 1, 2))
+    assert found.flatten().tolist() == pytest.approx([-2.5, 125])
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_stretching_is_asked_for_by_true_or_false(value: object) -> None:
+    with pytest.raises(InputSpecError, match=r"per_image is .* not true or false"):
+        InputSpec.from_dict({"per_image": value})

@@ -118,7 +118,7 @@ def test_images_must_have_the_models_size_unless_they_are_resized(tmp_path: Path
     path = write_tiny(tmp_path / "m.onnx")
     with pytest.raises(ImageError, match=r"12 of 12 images are not 8x8 .* use --resize"):
         open_model(path, UNIT).images(tmp_path / "big.npz")
-    resized = open_model(path, Settings(preprocess="unit", device="cpu", resize=True)).images(
+    resized = open_model(path, Settings(preprocess="unit", device="cpu", resize="stretch")).images(
         tmp_path / "big.npz"
     )
     assert resized.shape == (3, 8, 8)

@@ -7,8 +7,9 @@ from typing import Any, TypedDict, Unpack
 from mothkit.distance import Direction, Distances
 from mothkit.events import EventSink, silent
 from mothkit.hardening.base import Budget
+from mothkit.images import Resize
 from mothkit.inputs import Channels, Layout
-from mothkit.measuring import distance_file, evaluate_file, parity_files
+from mothkit.measuring import distance_file, evaluate_file, parity_files, preprocessing_file
 from mothkit.opening import Settings
 from mothkit.pipeline import HardenSettings, Outcome, harden_file
 
@@ -23,7 +24,7 @@ class Opening(TypedDict, total=False):
     labels: Path | None
     seed: int
     per_class: int | None
-    resize: bool
+    resize: Resize | None
 
 
 def harden(
@@ -141,6 +142,23 @@ def class_distance(
         images_per_class=images_per_class,
         emit=emit,
     )[0]
+
+
+def find_preprocessing(
+    model: str | Path, data: str | Path, *, emit: EventSink = silent, **opening: Unpack[Opening]
+) -> dict[str, Any]:
+    """Return the record of every candidate for the preprocessing of ``model``, and which is taken, if one is.
+
+    Args:
+        model: an ONNX file.
+        data: clean images with true labels, as for ``harden``.
+        emit: told of progress.
+        opening: how to open model and images; what it says narrows the candidates down.
+
+    Raises:
+        MothkitError: anything that cannot be taken; its subclasses say what.
+    """
+    return preprocessing_file(Path(model), str(data), Settings(**opening), emit=emit)
 
 
 def parity(

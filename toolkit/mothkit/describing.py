@@ -30,6 +30,10 @@ def describe_run(command: str, model: OpenModel) -> dict[str, Any]:
         "seed": model.settings.seed,
         "model_in": describe_file(model.source.path, model.source),
         "input_spec": model.spec.to_dict(),
+        "resize": model.settings.resize,
+        **(
+            {} if model.preprocessing_search is None else {"preprocessing_search": model.preprocessing_search}
+        ),
         "head": asdict(find_head(model.source)),
     }
 

@@ -20,8 +20,16 @@ class ImageError(MothkitError):
     """Images or labels cannot be read, or do not fit the model or each other."""
 
 
+class SizeError(ImageError):
+    """Images have another size than the model takes, and nothing says how to bring them to it."""
+
+
 class InputSpecError(MothkitError):
     """How pixels become the model's input is unknown, or contradicts the model."""
+
+
+class UndecidedError(InputSpecError):
+    """Labelled images do not tell how pixels become the model's input."""
 
 
 class ModelError(MothkitError):

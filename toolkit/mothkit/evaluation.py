@@ -20,6 +20,7 @@ Predict = Callable[[Tensor], Tensor]
 """Pixels [N, C, H, W], 0..1, to logits [N, classes]."""
 
 _BATCH = 256
+_ABOVE_CHANCE = 0.1
 _Z = 1.959963984540054  # the normal's 97.5 % point
 
 
@@ -59,6 +60,11 @@ class Rate:
             "count": self.count,
             "interval95": list(self.interval),
         }
+
+
+def least_credible(chance: float) -> float:
+    """Return the accuracy that is told from ``chance``, both 0 to 1: a tenth of the way from there to 1."""
+    return chance + _ABOVE_CHANCE * (1 - chance)
 
 
 @dataclass(frozen=True, slots=True)

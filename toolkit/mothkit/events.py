@@ -1,7 +1,8 @@
 """What long work tells while it runs: small facts, sent to a sink that the caller gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,14 @@ class Note:
     text: str
 
 
-Event = PhaseStarted | StepDone | Note
+@dataclass(frozen=True, slots=True)
+class PreprocessingMeasured:
+    """Candidates for the preprocessing were measured; ``record`` is ``mothkit.preprocessing.Search.to_dict``."""
+
+    record: Mapping[str, Any]
+
+
+Event = PhaseStarted | StepDone | Note | PreprocessingMeasured
 EventSink = Callable[[Event], None]
 
 

@@ -1,7 +1,8 @@
 """How pixels become what a model wants: the border between pixel space and model space.
 
 Pixel space is float32 [N, C, H, W], 0..1, RGB or one grey channel. A model takes
-``(pixels * scale - mean) / std``, with its channels in its own order, in its own layout.
+``(pixels * scale - mean) / std``, with its channels in its own order, in its own layout; some first stretch
+each image to 0..1.
 """
 
 import json
@@ -23,6 +24,7 @@ Channels = Literal["rgb", "bgr", "gray"]
 Dimension = int | str | None  # a graph's dimension: a size, a symbol, or unknown
 
 _MAX_SPEC_BYTES = 1 << 20
+_LEAST_SPAN = 1 / 255  # one byte: an image of a single value becomes 0, not a division by 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class InputSpec:
         scale: multiplies pixels of 0..1, so that 255 makes bytes of them; above 0.
         mean: subtracted after scaling, in scaled units: one number, or three, always in the order R, G, B.
         std: divides after that, in scaled units, above 0: one number, or three, always in the order R, G, B.
+        per_image: whether each image is first stretched to 0..1, from its least to its greatest value over all
+            channels.
         description: one sentence for people; no part of equality or of the record.
     """
 
@@ -47,6 +51,7 @@ class InputSpec:
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    per_image: bool = False
     description: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +64,8 @@ class InputSpec:
         object.__setattr__(self, "std", _numbers(self.name, "std", self.std))
         if min(self.std) <= 0:
             raise InputSpecError(f"{self.name}: std is {list(self.std)}; every value must be above 0")
+        if not isinstance(self.per_image, bool):
+            raise InputSpecError(f"{self.name}: per_image is {self.per_image!r}, not true or false")
         if self.channels == "gray" and self._per_colour:
             raise InputSpecError(
                 f"{self.name}: channels is gray, but mean {list(self.mean)} and std {list(self.std)} are for "
@@ -101,7 +108,7 @@ class InputSpec:
         mean, std = (
             torch.tensor(v, dtype=x.dtype, device=x.device).view(-1, 1, 1) for v in (self.mean, self.std)
         )
-        scaled = (x * self.scale - mean) / std
+        scaled = ((_stretched(x) if self.per_image else x) * self.scale - mean) / std
         if self.channels == "bgr":
             scaled = scaled.flip(1)
         return (scaled.permute(0, 2, 3, 1) if self.layout == "nhwc" else scaled).contiguous()
@@ -115,6 +122,7 @@ class InputSpec:
             "scale": self.scale,
             "mean": list(self.mean),
             "std": list(self.std),
+            "per_image": self.per_image,
         }
 
     @classmethod
@@ -122,7 +130,7 @@ class InputSpec:
         """Return the spec that ``values`` holds; what is missing takes its default.
 
         Args:
-            values: any of ``name``, ``layout``, ``channels``, ``scale``, ``mean``, ``std``, ``description``.
+            values: any of the attributes, by name.
             name: the name if ``values`` holds none.
 
         Raises:
@@ -201,6 +209,11 @@ def pixel_shape(spec: InputSpec, input_shape: Sequence[Dimension]) -> tuple[int,
     _, a, b, c = _sizes(input_shape)
     height, width = (b, c) if fitted.layout == "nchw" else (a, b)
     return fitted.channel_count or 3, height, width
+
+
+def _stretched(x: Tensor) -> Tensor:
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    return (x - low) / (high - low).clamp_min(_LEAST_SPAN)
 
 
 def _infer_layout(spec: InputSpec, sizes: tuple[int | None, ...]) -> Layout:
@@ -293,6 +306,12 @@ _PRESETS: Mapping[str, InputSpec] = MappingProxyType(
                 std=(0.2470, 0.2435, 0.2616),
             ),
             _preset(
+                "cifar10_narrow",
+                "0..1, less (0.4914, 0.4822, 0.4465), by (0.2023, 0.1994, 0.2010): CIFAR-10's, std within images.",
+                mean=(0.4914, 0.4822, 0.4465),
+                std=(0.2023, 0.1994, 0.2010),
+            ),
+            _preset(
                 "caffe",
                 "BGR, 0..255, less (103.939, 116.779, 123.68) in that order: Caffe's VGG and ResNet.",
                 channels="bgr",
@@ -305,6 +324,11 @@ _PRESETS: Mapping[str, InputSpec] = MappingProxyType(
                 channels="gray",
                 mean=0.1307,
                 std=0.3081,
+            ),
+            _preset(
+                "minmax",
+                "Each image stretched to 0..1, from its least to its greatest value.",
+                per_image=True,
             ),
         )
     }

@@ -7,15 +7,36 @@ from typing import Any
 import torch
 
 from mothkit.agreement import Tolerance, check_import, compare, make_probes, torch_predict
-from mothkit.classifier import as_model_errors
+from mothkit.classifier import as_model_errors, open_source
 from mothkit.describing import describe_file, describe_images, describe_run
 from mothkit.distance import Direction, Distances, all_directions, class_distances
 from mothkit.evaluation import evaluate
 from mothkit.events import EventSink, silent
 from mothkit.inversion.config import InversionConfig
-from mothkit.opening import Settings, check_accuracy, check_classes, open_model
-from mothkit.records import PhaseClock
+from mothkit.opening import Settings, check_accuracy, check_classes, measure_preprocessing, open_model
+from mothkit.records import SCHEMA, PhaseClock
 from mothkit_converters import find_head
+
+
+def preprocessing_file(
+    path: Path, data: str, settings: Settings, *, emit: EventSink = silent
+) -> dict[str, Any]:
+    """Return the record of every candidate for the preprocessing, and which is taken, if one is.
+
+    Raises:
+        MothkitError: input that cannot be taken; its subclasses say what.
+    """
+    clock = PhaseClock(emit)
+    source = open_source(path)
+    found = measure_preprocessing(source, settings, data, emit=clock)
+    return {
+        "schema": SCHEMA,
+        "command": "inspect",
+        "seed": settings.seed,
+        "model_in": describe_file(path, source),
+        "preprocessing_search": found.to_dict(),
+        "seconds": clock.stop(),
+    }
 
 
 def evaluate_file(
@@ -27,7 +48,7 @@ def evaluate_file(
         MothkitError: input that cannot be taken; its subclasses say what.
     """
     clock = PhaseClock(emit)
-    model = open_model(path, settings)
+    model = open_model(path, settings, data=data, emit=clock)
     images = model.images(data, per_class=True)
     with as_model_errors():
         session = model.session(find_head(model.source).value)
@@ -60,7 +81,7 @@ def distance_file(
         MothkitError: input that cannot be taken; its subclasses say what.
     """
     clock = PhaseClock(emit)
-    model = open_model(path, settings)
+    model = open_model(path, settings, data=data, emit=clock)
     images = model.images(data, per_class=True)
     classifier = model.classifier(images.shape, allow_unbound=True)
     check_classes(images, classifier.classes, path, labelled=settings.labels is not None)
@@ -92,6 +113,7 @@ def parity_files(
     *,
     data: str | None = None,
     shape: tuple[int, int] | None = None,
+    emit: EventSink = silent,
 ) -> dict[str, Any]:
     """Return the record of a comparison: two files in onnxruntime, or one with its import where ``other`` is None.
 
@@ -101,12 +123,13 @@ def parity_files(
         settings: how to open both.
         data: clean images to compare on too.
         shape: (height, width) of the probes where neither model nor data say it.
+        emit: told of progress.
 
     Raises:
         MothkitError: input that cannot be taken; its subclasses say what.
     """
-    clock = PhaseClock(silent)
-    model = open_model(path, settings)
+    clock = PhaseClock(emit)
+    model = open_model(path, settings, data=data, emit=clock)
     images = None if data is None else model.images(data, per_class=True)
     size = model.image_shape(images, shape)
     probes = make_probes(size, images, settings.seed)
@@ -115,7 +138,7 @@ def parity_files(
     if other is None:
         predict = torch_predict(model.classifier(size, allow_unbound=True), model.device)
     else:
-        second = open_model(other, settings)
+        second = open_model(other, settings, data=data, emit=clock)
         with as_model_errors():
             predict = second.session(find_head(second.source).value).logits
     return describe_run("parity", model) | {

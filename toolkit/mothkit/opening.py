@@ -1,26 +1,28 @@
 """What every command starts with: from paths and names to a model, its preprocessing, images and triggers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from mothkit.classifier import Classifier, image_input, import_classifier, open_source
-from mothkit.errors import ConfigError, ImageError, InputSpecError, ModelError
-from mothkit.evaluation import Rate
-from mothkit.images import ImageSet, load_images
+from mothkit.classifier import Classifier, as_model_errors, image_input, import_classifier, open_source
+from mothkit.errors import ConfigError, ImageError, InputSpecError, ModelError, SizeError, UndecidedError
+from mothkit.evaluation import Rate, least_credible
+from mothkit.events import EventSink, PreprocessingMeasured, silent
+from mothkit.images import ImageSet, Resize, load_images
 from mothkit.inputs import Channels, InputSpec, Layout, fit, load_input_spec, pixel_shape, presets
+from mothkit.preprocessing import Reading, Search, count_classes, fitting_specs, search
 from mothkit.records import record_path
 from mothkit.runtime import Session, pick_device
 from mothkit.triggers.file import KnownTrigger, load_trigger
-from mothkit_converters import Source
+from mothkit_converters import Source, find_head
 
 METADATA_KEY = "mothkit.input_spec"
 _MAX_RECORD_BYTES = 64 * 2**20
-_ABOVE_CHANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +30,15 @@ class Settings:
     """How to open a model and its images; shared by all commands.
 
     Attributes:
-        preprocess: a preset's name or a TOML or JSON file; None to take it from metadata or record.
+        preprocess: a preset's name or a TOML or JSON file; None to take it from metadata or record, or to find
+            it by labelled images.
         layout, channels: override what the preprocessing says.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         labels: file that maps class names to model indices.
         seed: of every random choice.
         per_class: take so many images of each class; None for all.
-        resize: whether images of another size are resized.
+        resize: how images of another size get the model's; None refuses them, or takes what the record says
+            or what was found.
     """
 
     preprocess: str | None = None
@@ -44,7 +48,7 @@ class Settings:
     labels: Path | None = None
     seed: int = 0
     per_class: int | None = None
-    resize: bool = False
+    resize: Resize | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -55,12 +59,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class OpenModel:
-    """A checked file with its preprocessing and device, not yet imported."""
+    """A checked file with its preprocessing and device, not yet imported.
+
+    Attributes:
+        preprocessing_search: how the preprocessing was found, as ``Search.to_dict``; None where it was known.
+    """
 
     source: Source
     spec: InputSpec
     device: torch.device
     settings: Settings
+    preprocessing_search: Mapping[str, Any] | None = None
 
     def images(self, path: str | Path, *, per_class: bool = False) -> ImageSet:
         """Return the labelled images at ``path`` in the size that the model takes.
@@ -70,14 +79,13 @@ class OpenModel:
             per_class: whether the settings' even draw applies.
 
         Raises:
-            ImageError: they cannot be read, or have another size.
+            SizeError: they have another size, and the settings do not say how they get the model's.
+            ImageError: they cannot be read.
         """
         channels, height, width = pixel_shape(self.spec, image_input(self.source))
         size = None if height is None or width is None else (height, width)
         if size is None and self.settings.resize:
-            raise ImageError(
-                f"{path}: --resize needs a size, but the model takes images of any; leave it out"
-            )
+            raise SizeError(f"{path}: --resize needs a size, but the model takes images of any; leave it out")
         images = load_images(
             path, labels=self.settings.labels, size=size, gray=channels == 1, resize=self.settings.resize
         )
@@ -120,44 +128,127 @@ class OpenModel:
         return [load_trigger(path, shape, classes) for path in paths]
 
 
-def open_model(path: Path, settings: Settings) -> OpenModel:
-    """Return the model at ``path`` with its preprocessing.
+def open_model(
+    file: Path | Source, settings: Settings, *, data: str | None = None, emit: EventSink = silent
+) -> OpenModel:
+    """Return the model ``file`` with its preprocessing.
+
+    Args:
+        file: its path, or itself.
+        settings: how to open it.
+        data: labelled images to find the preprocessing by, where nothing says it.
+        emit: told of that search.
 
     Raises:
         ModelError: the file cannot be taken, or has no image input.
-        InputSpecError: its preprocessing is not known.
+        InputSpecError: its preprocessing is not known; UndecidedError where images were asked.
+        ImageError: these cannot be taken.
         DeviceError: the device is not there.
     """
     device = pick_device(settings.device)
-    source = open_source(path)
+    source = file if isinstance(file, Source) else open_source(file)
     shape = image_input(source)
-    spec = _find_spec(source, settings)
-    return OpenModel(source, fit(spec, shape), device, settings)
-
-
-def _find_spec(source: Source, settings: Settings) -> InputSpec:
-    """Return what the caller says, else what the file's metadata or record hold."""
-    if settings.preprocess is not None:
-        return load_input_spec(settings.preprocess, layout=settings.layout, channels=settings.channels)
-    held = _from_metadata(source) or _from_record(source)
-    if held is None:
+    known = _find_known(source, settings)
+    if known is not None:
+        spec, resize = known
+        return OpenModel(source, fit(spec, shape), device, replace(settings, resize=resize))
+    if data is None:
         names = "; ".join(f"{name}: {spec.description}" for name, spec in presets().items())
         raise InputSpecError(
             f"{source.path}: how pixels become its input is not known, and a wrong guess would make every number "
-            f"wrong; give --preprocess with a TOML or JSON file or one of these. {names}"
+            f"wrong; give --preprocess with a TOML or JSON file or one of these, or labelled images to find it by. "
+            f"{names}"
         )
-    return replace(held, layout=settings.layout or held.layout, channels=settings.channels or held.channels)
+    found = measure_preprocessing(source, settings, data, emit=emit)
+    record = found.to_dict()
+    emit(PreprocessingMeasured(record))
+    if found.taken is None:
+        raise UndecidedError(f"{source.path}: how pixels become its input could not be told: {found.reason}")
+    taken = found.taken
+    return OpenModel(source, taken.spec, device, replace(settings, resize=taken.resize), record)
 
 
-def _from_metadata(source: Source) -> InputSpec | None:
+def measure_preprocessing(
+    source: Source, settings: Settings, data: str, *, emit: EventSink = silent
+) -> Search:
+    """Return what labelled images at ``data`` say of how pixels become the input of ``source``.
+
+    What ``settings`` say of preprocessing, layout, channels or resizing narrows the candidates down.
+
+    Raises:
+        ModelError: the file cannot be run, or is no classifier of images.
+        InputSpecError: no candidate fits its input.
+        ImageError: the images cannot be taken.
+        DeviceError: the device is not there.
+    """
+    device = pick_device(settings.device)
+    readings = _readings(source, settings, data, device)
+    with as_model_errors():
+        output = find_head(source).value
+    session = Session(source, readings[0].spec, [output], device)
+
+    def predict(spec: InputSpec, x: torch.Tensor) -> torch.Tensor:
+        return session.reading(spec).logits(x)
+
+    classes = count_classes(predict, readings)
+    check_classes(readings[0].images, classes, source.path, labelled=settings.labels is not None)
+    return search(predict, readings, classes, seed=settings.seed, emit=emit)
+
+
+def _readings(source: Source, settings: Settings, data: str, device: torch.device) -> list[Reading]:
+    """Return every candidate, the images of each loaded in every way that brings them to the model's size."""
+    scalings = presets().values() if settings.preprocess is None else [load_input_spec(settings.preprocess)]
+    shape = image_input(source)
+    specs = fitting_specs(list(scalings), shape, layout=settings.layout, channels=settings.channels)
+    loaded: dict[tuple[int | None, ...], dict[Resize | None, ImageSet]] = {}
+    for spec in specs:
+        if (size := pixel_shape(spec, shape)) not in loaded:
+            loaded[size] = _in_every_way(OpenModel(source, spec, device, settings), data)
+    return [
+        Reading(spec, way, images)
+        for spec in specs
+        for way, images in loaded[pixel_shape(spec, shape)].items()
+    ]
+
+
+def _in_every_way(model: OpenModel, data: str) -> dict[Resize | None, ImageSet]:
+    """Return the images at ``data`` as they are; where they have another size, by each way to resize them."""
+    settings = model.settings
+    try:
+        return {settings.resize: model.images(data, per_class=True)}
+    except SizeError:
+        found = {}
+        for way in get_args(Resize) if settings.resize is None else ():
+            with suppress(SizeError):
+                resizing = replace(model, settings=replace(settings, resize=way))
+                found[way] = resizing.images(data, per_class=True)
+        if not found:
+            raise
+        return found
+
+
+def _find_known(source: Source, settings: Settings) -> tuple[InputSpec, Resize | None] | None:
+    """Return what the caller says, else what the file's metadata or record hold."""
+    if settings.preprocess is not None:
+        spec = load_input_spec(settings.preprocess, layout=settings.layout, channels=settings.channels)
+        return spec, settings.resize
+    held = _from_metadata(source) or _from_record(source)
+    if held is None:
+        return None
+    spec, resize = held
+    spec = replace(spec, layout=settings.layout or spec.layout, channels=settings.channels or spec.channels)
+    return spec, settings.resize or resize
+
+
+def _from_metadata(source: Source) -> tuple[InputSpec, Resize | None] | None:
     text = source.metadata.get(METADATA_KEY)
     if text is None:
         return None
-    return _spec_of(_json(text, f"{source.path}: metadata {METADATA_KEY}"), f"{source.path}: metadata")
+    return _spec_of(_json(text, f"{source.path}: metadata {METADATA_KEY}"), f"{source.path}: metadata"), None
 
 
-def _from_record(source: Source) -> InputSpec | None:
-    """Return the spec in the record beside the file, if that record is about this very file."""
+def _from_record(source: Source) -> tuple[InputSpec, Resize | None] | None:
+    """Return spec and resizing in the record beside the file, if that record is about this very file."""
     path = record_path(source.path)
     if not path.is_file() or path.stat().st_size > _MAX_RECORD_BYTES:
         return None
@@ -166,7 +257,10 @@ def _from_record(source: Source) -> InputSpec | None:
         return None
     if record["model_out"].get("sha256") != source.sha256:
         return None
-    return _spec_of(record.get("input_spec"), str(path))
+    resize = record.get("resize")
+    if resize is not None and resize not in get_args(Resize):
+        raise InputSpecError(f"{path}: resize is {resize!r}, not one of {', '.join(get_args(Resize))}")
+    return _spec_of(record.get("input_spec"), str(path)), resize
 
 
 def _spec_of(values: object, where: str) -> InputSpec:
@@ -204,16 +298,16 @@ def check_classes(images: ImageSet, classes: int, path: Path, *, labelled: bool)
 
 
 def check_accuracy(accuracy: Rate, classes: int, images: ImageSet) -> None:
-    """Stop where clean accuracy is near chance: then labels or preprocessing are wrong.
+    """Stop where clean accuracy is near chance, so that its 95 % interval reaches below ``least_credible``.
 
-    Near is: the 95 % interval begins less than a tenth of the way from chance to 1.
+    Then labels or preprocessing are wrong.
 
     Raises:
         ImageError: there are too few images to tell.
         ModelError: it is near chance.
     """
     chance = 1 / classes
-    least = chance + _ABOVE_CHANCE * (1 - chance)
+    least = least_credible(chance)
     if Rate(accuracy.count, accuracy.count).interval[0] < least:
         raise ImageError(
             f"{images.origin}: {accuracy.count} images are too few to tell whether {accuracy.hits} right ones are "

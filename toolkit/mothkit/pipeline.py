@@ -121,8 +121,9 @@ def harden_file(
 
 def _open_job(path: Path, data: str, out: Path, settings: HardenSettings, emit: EventSink) -> _Job:
     emit(PhaseStarted("open"))
-    model = open_model(path, settings)
-    check_target(out, model.source, _read_by(data, settings))
+    source = open_source(path)
+    check_target(out, source, _read_by(data, settings))
+    model = open_model(source, settings, data=data, emit=emit)  # found by clean images alone
     images = model.images(data, per_class=True)
     judged_on = images if settings.eval_data is None else model.images(settings.eval_data)
     if settings.eval_data is None:
@@ -291,6 +292,7 @@ def _prove(job: _Job, hardened: Classifier, staged: Path, emit: EventSink) -> di
 
 def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -> dict[str, Any]:
     chosen = hardened.chosen
+    found = job.model.preprocessing_search
     unseen = [job.judged_on.digest] if job.judged_on is not job.images else []
     return describe_run("harden", job.model) | {
         "method": {
@@ -307,6 +309,7 @@ def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -
         "seen": {
             "hardening": list(hardened.seen),
             "choice_of_weights": list(hardened.seen),
+            "choice_of_preprocessing": [] if found is None else [found["images"]["digest"]],
             "evaluation_only": [*unseen, *(known.name for known in job.triggers)],
         },
         "data": {

@@ -1,5 +1,6 @@
 """onnxruntime sessions: the device that was asked for or an error, batches of bounded size."""
 
+import copy
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mothkit.classifier import check_scores
+from mothkit.classifier import as_logits, check_scores
 from mothkit.errors import DeviceError, ModelError
 from mothkit.inputs import InputSpec
 from mothkit_converters import Source
@@ -69,6 +70,12 @@ class Session:
             )
         self._dtype = _TYPES[node.type]
 
+    def reading(self, spec: InputSpec) -> "Session":
+        """Return this session, not opened again, with pixels that become the input as ``spec`` says."""
+        other = copy.copy(self)
+        vars(other)["_spec"] = spec
+        return other
+
     def values(self, x: Tensor) -> list[NDArray[np.generic]]:
         """Return the values asked for, for pixels ``x`` [N, C, H, W], 0..1, in one run where the graph allows.
 
@@ -91,7 +98,7 @@ class Session:
             part = x[first : first + batch]
             value = self.values(part)[0]
             check_scores(value.shape, len(part), f"{self._source.path}: the value {self._outputs[0]!r}")
-            rows.append(torch.from_numpy(np.asarray(value, dtype=np.float32)).flatten(1))
+            rows.append(as_logits(torch.from_numpy(np.asarray(value, dtype=np.float32))))
         logits = torch.cat(rows)
         if not bool(logits.isfinite().all()):
             bad = int((~logits.isfinite()).any(1).sum())

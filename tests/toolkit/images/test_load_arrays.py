@@ -215,7 +215,7 @@ def test_an_npz_of_another_size_is_refused_or_resized(tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz", x=X, y=Y)
     with pytest.raises(ImageError, match=r"4 of 4 images are not 8x8 .*first image 0 with 6x5; use --resize"):
         load_images(path, size=(8, 8))
-    assert load_images(path, size=(8, 8), resize=True).shape == (3, 8, 8)
+    assert load_images(path, size=(8, 8), resize="stretch").shape == (3, 8, 8)
     assert load_images(path, size=(6, 5)).shape == (3, 6, 5)
 
 

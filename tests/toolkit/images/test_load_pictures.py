@@ -14,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision import transforms
 
-from mothkit.errors import ConfigError, ImageError
+from mothkit.errors import ConfigError, ImageError, SizeError
 from mothkit.images import ImageSet, Limits, load_images
 from mothkit.images.load import split_path
 
@@ -176,7 +177,7 @@ def test_resizing_is_pillows_bilinear_also_for_arrays(
     picture = Image.fromarray(x).convert("L" if gray else "RGB")
     expected = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     for source in (path, folder / "a.npz"):
-        found = load_images(source, size=(height, width), gray=gray, resize=True)
+        found = load_images(source, size=(height, width), gray=gray, resize="stretch")
         assert np.array_equal(pixels(found)[0].squeeze(), expected.squeeze())
 
 
@@ -351,15 +352,53 @@ def test_sizes_are_checked_against_the_models(tmp_path: Path) -> None:
     message = r"2 of 3 images are not 8x8 \(height x width\), first .*1\.png with 6x5; use --resize"
     with pytest.raises(ImageError, match=message):
         load_images(path, size=(8, 8))
-    found = load_images(path, size=(8, 8), resize=True)
+    found = load_images(path, size=(8, 8), resize="stretch")
     assert found.shape == (3, 8, 8)
     assert np.array_equal(pixels(found)[1], noise(8, 8, 3))
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), side=st.integers(1, 40), seed=st.integers(0, 9))
+def test_fit_crop_is_how_torchvision_evaluates_imagenet_models(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, side: int, seed: int
+) -> None:
+    x = noise(height, width, 3, seed=seed)
+    path = in_folder(tmp_path_factory.mktemp("set"), {"a/1.png": encoded(x)})
+    evaluate = transforms.Compose([transforms.Resize(round(side * 8 / 7)), transforms.CenterCrop(side)])
+    expected = np.asarray(evaluate(Image.fromarray(x))) if (height, width) != (side, side) else x
+    found = load_images(path, size=(side, side), resize="fit-crop")
+    assert np.array_equal(pixels(found)[0], expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 9), width=st.integers(1, 9), size=st.tuples(st.integers(1, 12), st.integers(1, 12))
+)
+def test_crops_have_the_models_size_and_nothing_from_beyond_the_picture(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, size: tuple[int, int]
+) -> None:
+    path = in_folder(
+        tmp_path_factory.mktemp("set"), {"a/1.png": encoded(np.full((height, width, 3), 255, np.uint8))}
+    )
+    assert (pixels(load_images(path, size=size, resize="fit-crop")) == 255).all()
+    if height < size[0] or width < size[1]:
+        with pytest.raises(SizeError, match=r"1 of 1 images are smaller than .* first .*1\.png"):
+            load_images(path, size=size, resize="crop")
+    else:
+        assert (pixels(load_images(path, size=size, resize="crop")) == 255).all()
+
+
+def test_crop_takes_the_middle_as_it_is_also_from_arrays(tmp_path: Path) -> None:
+    x = noise(2, 9, 7, 3)
+    np.savez(tmp_path / "a.npz", x=x, y=[0, 0])
+    found = load_images(tmp_path / "a.npz", size=(5, 3), resize="crop")
+    assert np.array_equal(pixels(found), x[:, 2:7, 2:5])
 
 
 @pytest.mark.parametrize("size", [None, (0, 5), (-1, -1), (10**6, 10**6)])
 def test_a_size_that_cannot_be_is_refused(tmp_path: Path, size: tuple[int, int] | None) -> None:
     with pytest.raises(ConfigError, match="size"):
-        load_images(in_folder(tmp_path / "set", PAIR), size=size, resize=True)
+        load_images(in_folder(tmp_path / "set", PAIR), size=size, resize="stretch")
 
 
 @both

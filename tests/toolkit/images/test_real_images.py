@@ -46,6 +46,6 @@ def test_mnist_is_gzipped_idx() -> None:
     digits = load_images(published("mnist"), gray=True)
     assert digits.shape == (1, 28, 28)
     assert digits.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    resized = load_images(published("mnist"), gray=True, size=(32, 32), resize=True)
+    resized = load_images(published("mnist"), gray=True, size=(32, 32), resize="stretch")
     picture = Image.fromarray(digits.read([0])[0, 0].numpy()).resize((32, 32), Image.Resampling.BILINEAR)
     assert np.array_equal(resized.read([0])[0, 0].numpy(), np.asarray(picture))

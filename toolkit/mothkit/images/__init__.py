@@ -2,6 +2,6 @@
 
 from mothkit.images.imageset import ImageSet
 from mothkit.images.load import load_images
-from mothkit.images.sources import Limits
+from mothkit.images.sources import Limits, Resize
 
-__all__ = ["ImageSet", "Limits", "load_images"]
+__all__ = ["ImageSet", "Limits", "Resize", "load_images"]

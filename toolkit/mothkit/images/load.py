@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mothkit.errors import ConfigError, ImageError
+from mothkit.errors import ConfigError, ImageError, SizeError
 from mothkit.images.idx import find_idx, is_idx, read_idx
 from mothkit.images.imageset import ImageSet
 from mothkit.images.labels import (
@@ -23,7 +23,7 @@ from mothkit.images.labels import (
 )
 from mothkit.images.npz import read_npz
 from mothkit.images.pictures import Pictures, find_in_folder, find_in_zip, measure, picture_source
-from mothkit.images.sources import Limits, Pixels, Shape, Size, array_source
+from mothkit.images.sources import Limits, Pixels, Resize, Shape, Size, array_source
 
 
 def load_images(
@@ -32,7 +32,7 @@ def load_images(
     labels: Path | None = None,
     size: tuple[int, int] | None = None,
     gray: bool = False,
-    resize: bool = False,
+    resize: Resize | None = None,
     limits: Limits | None = None,
 ) -> ImageSet:
     """Return the labelled images at ``path``.
@@ -51,11 +51,14 @@ def load_images(
         size: the (height, width) that the images must have, or get with ``resize``. None takes theirs, if all
             are equal.
         gray: whether images become one grey channel (ITU-R 601 luma) instead of RGB.
-        resize: whether images of another size are resized, bilinearly with antialiasing.
+        resize: how images of another size get there, bilinearly with antialiasing: ``stretch`` to it;
+            ``fit-crop``, scaled until the middle of that size is 7/8 of their tighter side, then cropped to it
+            (256 and 224, as ImageNet models are evaluated); ``crop``, their middle as it is. None refuses them.
         limits: what the files may ask for; None takes the defaults.
 
     Raises:
-        ImageError: the images or labels cannot be read or do not fit each other or ``size``; names the file.
+        SizeError: the images have not ``size``, or differ in size, and ``resize`` does not help.
+        ImageError: the images or labels cannot be read or do not fit each other; names the file.
         ConfigError: ``resize`` without ``size``, or a ``size`` that is not positive.
     """
     limits = limits or Limits()
@@ -93,7 +96,7 @@ class _Wish:
     indices: Mapping[str, int] | None
     size: Size | None
     gray: bool
-    resize: bool
+    resize: Resize | None
     limits: Limits
 
 
@@ -133,7 +136,7 @@ def _from_pictures(pictures: Pictures, wish: _Wish) -> ImageSet:
         check_folders(folders, indices, wish.label_file, wish.origin)
     sizes = measure(pictures.files, len(pictures.folders), wish.limits)
     shape = _shape(sizes, pictures.files.name, wish)
-    source = picture_source(pictures.files, sizes, shape, wish.limits)
+    source = picture_source(pictures.files, sizes, shape, wish.limits, resize=wish.resize or "stretch")
     labels = torch.tensor([indices[folder] for folder in pictures.folders])
     return ImageSet(source, labels, ordered_names(indices), wish.origin)
 
@@ -143,7 +146,7 @@ def _from_arrays(x: Pixels, y: NDArray[Any], wish: _Wish) -> ImageSet:
     names = ordered_names(wish.indices) if wish.indices else number_names(y, wish.origin, wish.limits.classes)
     height, width = x.shape[2:]
     shape = _shape([(height, width)] * len(x), lambda index: f"image {index}", wish)
-    source = array_source(x, shape, cache_bytes=wish.limits.cache_bytes)
+    source = array_source(x, shape, cache_bytes=wish.limits.cache_bytes, resize=wish.resize or "stretch")
     return ImageSet(source, torch.from_numpy(y.astype(np.int64)), names, wish.origin)
 
 
@@ -151,19 +154,26 @@ def _shape(sizes: Sequence[Size], name: Callable[[int], str], wish: _Wish) -> Sh
     """Return the (C, H, W) that the images get, given what (height, width) they have.
 
     Raises:
-        ImageError: they have not all the size that is asked for, or differ, and are not to be resized.
+        SizeError: they have not all the size that is asked for, or differ, and are not to be resized or are
+            too small to be cropped.
     """
     most, count = Counter(sizes).most_common(1)[0]
     target = wish.size or most
     odd = [index for index, size in enumerate(sizes) if size != target]
+    small = [index for index in odd if sizes[index][0] < target[0] or sizes[index][1] < target[1]]
+    if wish.resize == "crop" and small:
+        raise SizeError(
+            f"{wish.origin}: {len(small)} of {len(sizes)} images are smaller than {_by(target)} (height x width), "
+            f"first {name(small[0])} with {_by(sizes[small[0]])}; use another --resize than crop"
+        )
     if odd and not wish.resize:
         first = f"first {name(odd[0])} with {_by(sizes[odd[0]])}"
         if wish.size is None:
-            raise ImageError(
+            raise SizeError(
                 f"{wish.origin}: images differ in size: {count} of {len(sizes)} are {_by(most)} (height x "
                 f"width), {len(odd)} are not, {first}; use --resize to bring all to the model's size"
             )
-        raise ImageError(
+        raise SizeError(
             f"{wish.origin}: {len(odd)} of {len(sizes)} images are not {_by(target)} (height x width), "
             f"{first}; use --resize to bring them to that size"
         )

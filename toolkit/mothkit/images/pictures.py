@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mothkit.errors import ImageError
-from mothkit.images.sources import LazySource, Limits, Pixels, Shape, Size, convert
+from mothkit.images.sources import LazySource, Limits, Pixels, Resize, Shape, Size, convert
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp")
 _COMPANIONS = (".csv", ".db", ".html", ".ini", ".json", ".md", ".txt", ".xml", ".yaml", ".yml")
@@ -122,7 +122,9 @@ def find_in_zip(path: Path, inside: str | None, limits: Limits) -> Pictures:
     return Pictures(ZipFiles(archive, chosen, str(path), 4 * limits.image_pixels), _repeat(classes))
 
 
-def picture_source(files: PictureFiles, sizes: Sequence[Size], shape: Shape, limits: Limits) -> LazySource:
+def picture_source(
+    files: PictureFiles, sizes: Sequence[Size], shape: Shape, limits: Limits, *, resize: Resize = "stretch"
+) -> LazySource:
     """Return a source that decodes files of the measured ``sizes`` when they are read, into ``shape``.
 
     A file that is broken, has transparent pixels or was replaced meanwhile raises ImageError when it is read.
@@ -132,7 +134,7 @@ def picture_source(files: PictureFiles, sizes: Sequence[Size], shape: Shape, lim
         with _opened(files, index, limits) as picture:
             if (picture.height, picture.width) != sizes[index]:
                 raise ImageError(f"image is now {picture.height}x{picture.width}; it changed while in use")
-            return convert(_opaque(picture), shape)
+            return convert(_opaque(picture), shape, resize)
 
     return LazySource(decode, len(sizes), shape, cache_bytes=limits.cache_bytes)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
 Shape = tuple[int, int, int]  # C, H, W
 Size = tuple[int, int]  # H, W
+Resize = Literal["stretch", "fit-crop", "crop"]
+"""How a picture of another size gets the model's: as a whole, its middle after scaling, or its middle as it is."""
+
+_MARGIN = 8 / 7  # ImageNet's evaluation: a shorter side of 256 for a middle of 224
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,27 +118,48 @@ class LazySource:
             self._used += 1
 
 
-def convert(picture: Image.Image, shape: Shape) -> Pixels:
+def convert(picture: Image.Image, shape: Shape, resize: Resize = "stretch") -> Pixels:
     """Return a picture as uint8 [C, H, W] of ``shape``: grey or RGB, resized bilinearly with antialiasing.
 
     Args:
         picture: of mode L or RGB.
         shape: (C, H, W), C = 1 or 3.
+        resize: how a picture of another size gets there; for ``crop`` it must not be smaller.
     """
     channels, height, width = shape
     picture = picture.convert("L" if channels == 1 else "RGB")
     if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        if resize == "fit-crop":
+            picture = picture.resize(_with_margin(picture.size, width, height), Image.Resampling.BILINEAR)
+        picture = (
+            picture.resize((width, height), Image.Resampling.BILINEAR)
+            if resize == "stretch"
+            else _middle(picture, width, height)
+        )
     return np.asarray(picture, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def array_source(array: Pixels, shape: Shape, *, cache_bytes: int) -> PixelSource:
+def _with_margin(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """Return the (width, height) at which a picture of ``size`` covers width x height with a margin."""
+    if width * size[1] >= height * size[0]:  # its width is the tighter one
+        tight = round(width * _MARGIN)
+        return tight, tight * size[1] // size[0]
+    tight = round(height * _MARGIN)
+    return tight * size[0] // size[1], tight
+
+
+def _middle(picture: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+    return picture.crop((left, top, left + width, top + height))
+
+
+def array_source(array: Pixels, shape: Shape, *, cache_bytes: int, resize: Resize = "stretch") -> PixelSource:
     """Return a source of ``array`` uint8 [N, C, H, W] whose images have ``shape``, converted if need be."""
     if array.shape[1:] == shape:
         return ArraySource(array)
 
     def decode(index: int) -> Pixels:
         image = array[index].transpose(1, 2, 0)
-        return convert(Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), shape)
+        return convert(Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), shape, resize)
 
     return LazySource(decode, len(array), shape, cache_bytes=cache_bytes)
