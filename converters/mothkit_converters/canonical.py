@@ -21,6 +21,7 @@ from mothkit_converters.classical import reason, rewrite
 from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
 from mothkit_converters.folding import fold
 from mothkit_converters.functions import inline_defined
+from mothkit_converters.fusing import DOMAIN, fuse
 from mothkit_converters.halves import widen
 from mothkit_converters.ops import find_converter
 from mothkit_converters.scopes import (
@@ -83,6 +84,10 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
         derived |= fold(model)
     _keep_needed(model.graph)
     model = _raise_opset(source, model)
+    if fuse(model.graph):
+        _keep_needed(model.graph)
+        if all(entry.domain != DOMAIN for entry in model.opset_import):
+            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     for index, node in enumerate(all_nodes(model.graph)):
         _trim(node, model.graph)
         node.name = f"{label(node)}{MARK}{index}"  # unique, as OnnxGraph wants them

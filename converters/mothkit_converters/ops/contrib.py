@@ -138,7 +138,7 @@ def fast_gelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
 @operator("QuickGelu", 1, domain=_DOMAIN)
 def quick_gelu(x: Tensor, *, alpha: float = 1.702) -> Tensor:
     """Return the Gelu of ``x``, by sigmoid."""
-    return x * torch.sigmoid(alpha * x)
+    return functional.silu(x) if alpha == 1 else x * torch.sigmoid(alpha * x)
 
 
 @operator("LayerNormalization", 1, domain=_DOMAIN)
