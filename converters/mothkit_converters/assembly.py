@@ -7,28 +7,22 @@ import re
 import warnings
 from collections.abc import Collection
 from operator import getitem
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto
 from onnx2torch.onnx_node import OnnxNode
 from torch import Tensor, fx, nn
 
 from mothkit_converters.binding import Role, roles_of
 from mothkit_converters.errors import UnsupportedOpError
-from mothkit_converters.ops import find_converter, sizes
+from mothkit_converters.ops import find_converter
 from mothkit_converters.ops.normalization import BatchNorm
 from mothkit_converters.ops.registry import schema_version
 from mothkit_converters.ops.scope import Body, Scope
 from mothkit_converters.scopes import label, opsets_of
+from mothkit_converters.sizing import Sizing
 from mothkit_converters.tensors import array_of
-
-
-class _Size(NamedTuple):
-    """A value that is kept as Python numbers: its fx node, and its rank."""
-
-    node: fx.Node | list[int] | int
-    rank: sizes.Rank
 
 
 class Assembly:
@@ -72,14 +66,20 @@ class _Builder:
         self._graph = fx.Graph()
         self._nodes, self._weights = nn.Module(), nn.Module()
         self._values: dict[str, fx.Node] = {}
-        self._sizes: dict[str, _Size] = {}
+        self._sizes = Sizing(
+            self._graph,
+            self._onnx,
+            tensor=self._value,
+            convert=self._convert,
+            is_weight=lambda name: shared.roles.get(name) is Role.WEIGHT,
+        )
         self.captured: list[str] = []
         for info in graph.input:
             self._add_input(info.name)
         own = next((info.name for info in graph.input if info.type.HasField("tensor_type")), None)
         self._like: str | None = own if outer is None else outer._like  # noqa: SLF001
         for proto, node in zip(graph.node, self._onnx.nodes.values(), strict=True):
-            if not self._add_size(proto):
+            if not self._sizes.add(proto, node):
                 self._add(proto, node)
         self._graph.output(tuple(self._value(info.name) for info in graph.output))
         root = nn.Module()
@@ -117,40 +117,10 @@ class _Builder:
             if output:
                 self._values[output] = self._graph.call_function(getitem, (result, index))
 
-    def _add_size(self, proto: NodeProto) -> bool:
-        """Add a node that sizes can serve; return whether they can."""
-        if (read := sizes.shape_of(proto)) is not None:
-            node = self._graph.call_function(read, (self._value(proto.input[0]),))
-            self._sizes[proto.output[0]] = _Size(node, int(proto.op_type == "Shape"))
-            return True
-        given = [self._size(name) if name else None for name in proto.input]
-        named = [size for name, size in zip(proto.input, given, strict=True) if name]
-        if None in named or not any(name in self._sizes for name in proto.input):
-            return False
-        planned = sizes.plan(proto, [None if size is None else size.rank for size in given])
-        if planned is None:
-            return False
-        function, rank = planned
-        node = self._graph.call_function(
-            function, tuple(None if size is None else size.node for size in given)
-        )
-        self._sizes[proto.output[0]] = _Size(node, rank)
-        return True
-
-    def _size(self, name: str) -> _Size | None:
-        """Return a value as Python numbers, None where it is a tensor."""
-        if name in self._sizes or name not in self._onnx.initializers:
-            return self._sizes.get(name)
-        tensor = self._onnx.initializers[name].proto
-        if tensor.data_type not in (TensorProto.INT64, TensorProto.BOOL) or len(tensor.dims) > 1:
-            return None
-        return _Size(array_of(tensor).tolist(), len(tensor.dims))
-
-    def _numbers(self, name: str) -> fx.Node | list[int] | int | None:
+    def _numbers(self, name: str) -> Any:  # noqa: ANN401 - an fx node, or numbers
         """Return what stands for a value where numbers are asked for: a size, else the tensor."""
-        if not name:
-            return None
-        return self._sizes[name].node if name in self._sizes else self._value(name)
+        numbers = self._sizes.argument(name) if name else None
+        return self._value(name) if name and numbers is None else numbers
 
     def _convert(self, proto: NodeProto, node: OnnxNode) -> tuple[nn.Module, Any]:
         opset = self._shared.opsets.get(proto.domain, 1)
@@ -190,8 +160,8 @@ class _Builder:
         if name in self._values:
             return self._values[name]
         if name in self._sizes:
-            size = (self._sizes[name].node, self._value(self._like) if self._like else None)
-            self._values[name] = self._graph.call_function(sizes.as_tensor, size)
+            like = self._value(self._like) if self._like else None
+            self._values[name] = self._sizes.as_tensor(name, like)
         elif self._outer is not None:
             self._add_input(name)
             self.captured.append(name)

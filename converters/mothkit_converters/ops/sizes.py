@@ -1,169 +1,137 @@
 """Arithmetic on sizes in Python: what graphs compute from shapes needs no tensors.
 
-A size is an int or a list of ints. Kept as such it makes no device wait and can be traced as a symbol.
+A value is a flat list of numbers here, whatever its shape. Kept as such it makes no device wait, and its
+numbers can be traced as symbols.
 """
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from onnx import NodeProto, TensorProto, helper
 from torch import Tensor
 
-Size: TypeAlias = "int | list[int]"
-Rank: TypeAlias = int  # 0 for an int, 1 for a list
-Plan: TypeAlias = "tuple[Callable[..., Size], Rank]"
+from mothkit_converters.ops.rounding import divide, to_single
+
+Numbers = list[Any]
 
 
-def as_tensor(size: Size, like: Tensor | None) -> Tensor:
-    """Return ``size`` as a tensor of int64 (bool where it is of truths) on the device of ``like``."""
-    empty = isinstance(size, list) and not size
-    return torch.tensor(
-        size, dtype=torch.int64 if empty else None, device=None if like is None else like.device
-    )
+def dims(x: Tensor, start: int | None, end: int | None) -> Numbers:
+    """Return a part of the shape of ``x``."""
+    return list(x.shape)[start:end]
 
 
-def shape_of(node: NodeProto) -> Callable[[Tensor], Size] | None:
-    """Return what reads a size off a tensor as ``node`` does; None where it is no Shape or Size."""
-    if node.op_type == "Size":
-        return torch.Tensor.numel
-    if node.op_type != "Shape":
-        return None
-    bounds = slice(_attribute(node, "start", None), _attribute(node, "end", None))
-
-    def shape(x: Tensor) -> list[int]:
-        return list(x.shape[bounds]) if _ordered(bounds, x.dim()) else []
-
-    return shape
+def count(x: Tensor) -> Numbers:
+    """Return the number of elements of ``x``."""
+    return [x.numel()]
 
 
-def plan(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:
-    """Return a function of sizes that does what ``node`` does, and the rank of its result.
-
-    Args:
-        node: A node whose inputs are all sizes, or None where one is left out.
-        ranks: The rank of each input.
-
-    Returns:
-        None where sizes cannot serve the node, so that it has to take tensors.
-    """
-    make = _PLANS.get(node.op_type)
-    return None if make is None else make(node, ranks)
+def as_tensor(
+    numbers: Numbers, shape: Sequence[int] | None, dtype: torch.dtype, like: Tensor | None
+) -> Tensor:
+    """Return ``numbers`` as a tensor on the device of ``like``, of one dimension where ``shape`` is None."""
+    made = torch.tensor(numbers, dtype=dtype, device=None if like is None else like.device)
+    return made if shape is None else made.reshape(tuple(shape))
 
 
-def _ordered(bounds: slice, rank: int) -> bool:
-    start, stop, _ = bounds.indices(rank)
-    return start <= stop
+def pick(places: Iterable[int], *numbers: Numbers) -> Numbers:
+    """Return those at ``places`` in all of ``numbers``, one list after the other."""
+    joined = join(*numbers)
+    return [joined[place] for place in places]
 
 
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:  # noqa: ANN401 - as ONNX has it
-    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)
+def join(*numbers: Numbers) -> Numbers:
+    """Return one list of all."""
+    return [number for part in numbers for number in part]
 
 
-def _divide(a: int, b: int) -> int:
-    """Return ``a / b`` rounded towards zero, as C does."""
-    return a // b if (a < 0) == (b < 0) else -(-a // b)
+def part(start: int, end: int, step: int, numbers: Numbers) -> Numbers:
+    """Return a slice of ``numbers``."""
+    return numbers[start:end:step]
 
 
-def _elementwise(function: Callable[..., int]) -> Callable[[NodeProto, Sequence[Rank | None]], Plan | None]:
-    def compute(*sizes: Size) -> Size:
-        lists = [size for size in sizes if isinstance(size, list)]
-        if not lists:
-            return function(*sizes)
-        length = max(map(len, lists))
-        spread = [[size] * length if isinstance(size, int | torch.SymInt) else size for size in sizes]
-        spread = [size * length if len(size) == 1 else size for size in spread]
-        return [function(*values) for values in zip(*spread, strict=True)]
-
-    def make(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:  # noqa: ARG001
-        return None if None in ranks else (compute, max(rank or 0 for rank in ranks))
-
-    return make
+def only(numbers: Numbers) -> Any:  # noqa: ANN401 - an int, a float or a truth
+    """Return the number of a scalar."""
+    return numbers[0]
 
 
-def _gather(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:
-    def gather(size: list[int], index: Size) -> Size:
-        return [size[i] for i in index] if isinstance(index, list) else size[index]
-
-    return (gather, ranks[1] or 0) if ranks[0] == 1 and _attribute(node, "axis", 0) in (0, -1) else None
-
-
-def _slice(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:  # noqa: ARG001
-    if ranks[0] != 1 or len(ranks) < 3 or any(rank == 0 for rank in ranks[1:]):
-        return None  # its numbers are attributes before version 10
-
-    def cut(size: list[int], starts: list[int], ends: list[int], *more: list[int] | None) -> list[int]:
-        steps = more[1] if len(more) > 1 and more[1] else [1]
-        first, stop, step = slice(starts[0], ends[0], steps[0]).indices(len(size))
-        return [size[i] for i in range(first, stop, step)]
-
-    return cut, 1
+def each(name: str, single: bool, *numbers: Numbers) -> Numbers:  # noqa: FBT001 - part of a traced graph
+    """Return the function ``name`` of ``numbers``, each of one length or of length 1, in single precision or not."""
+    lengths = {len(part) for part in numbers} - {1}
+    length = max(lengths, default=1)
+    spread = [part * length if len(part) == 1 else part for part in numbers]
+    made = [ELEMENTWISE[name](*values) for values in zip(*spread, strict=True)]
+    return [to_single(number) for number in made] if single else made
 
 
-def _concat(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:  # noqa: ARG001
-    def join(*sizes: list[int]) -> list[int]:
-        return [number for size in sizes for number in size]
-
-    return (join, 1) if all(rank == 1 for rank in ranks) else None
+def to_whole(numbers: Numbers) -> Numbers:
+    """Return ``numbers`` as integers, rounded towards zero."""
+    return [math.trunc(number) if isinstance(number, float) else number for number in numbers]
 
 
-def _to_list(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:  # noqa: ARG001
-    return (lambda size, *_: [size], 1) if ranks[0] == 0 else None
+def to_fractions(single: bool, numbers: Numbers) -> Numbers:  # noqa: FBT001 - part of a traced graph
+    """Return ``numbers`` as floats; a traced size becomes the number it has, for rounding needs that."""
+    made = [float(number if isinstance(number, float) else operator.index(number)) for number in numbers]
+    return [to_single(number) for number in made] if single else made
 
 
-def _to_number(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:
-    def only(size: list[int], *_: Size) -> int:
-        (number,) = size
-        return number
-
-    named = len(ranks) > 1 or _attribute(node, "axes", None) is not None  # else a longer list stays one
-    return (only, 0) if ranks[0] == 1 and named else None
+def from_truths(numbers: Numbers) -> Numbers:
+    """Return 1 for what is true, 0 for what is not."""
+    return [1 if number else 0 for number in numbers]
 
 
-def _same(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:
-    if ranks[0] is None or _attribute(node, "to", TensorProto.INT64) != TensorProto.INT64:
-        return None
-    return (lambda size: size), ranks[0]
+def to_truths(numbers: Numbers) -> Numbers:
+    """Return which of ``numbers`` are not 0."""
+    return [number != 0 for number in numbers]
 
 
-def _product(node: NodeProto, ranks: Sequence[Rank | None]) -> Plan | None:
-    if ranks[0] != 1 or (
-        len(ranks) > 1 and ranks[1] is not None and _attribute(node, "noop_with_empty_axes", 0)
-    ):
-        return None
-    kept = bool(_attribute(node, "keepdims", 1))
-
-    def multiply(size: list[int], *_: Size | None) -> Size:
-        product = 1
-        for number in size:
-            product = product * number
-        return [product] if kept else product
-
-    return multiply, int(kept)
+def total(name: str, numbers: Numbers) -> Numbers:
+    """Return the product, sum, least or largest of ``numbers``."""
+    made = numbers[0] if numbers else {"ReduceProd": 1, "ReduceSum": 0}[name]
+    for number in numbers[1:]:
+        made = _JOINING[name](made, number)
+    return [made]
 
 
-_PLANS: Mapping[str, Callable[[NodeProto, Sequence[Rank | None]], Plan | None]] = MappingProxyType(
+def _remainder(a: int, b: int) -> int:
+    """Return what is left of ``a / b`` rounded towards zero, with the sign of ``a``."""
+    return a - b * divide(a, b)
+
+
+_JOINING: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
+    {"ReduceMax": max, "ReduceMin": min, "ReduceProd": operator.mul, "ReduceSum": operator.add}
+)
+ELEMENTWISE: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
-        "Add": _elementwise(operator.add),
-        "Cast": _same,
-        "Concat": _concat,
-        "Div": _elementwise(_divide),
-        "Equal": _elementwise(operator.eq),
-        "Gather": _gather,
-        "Identity": _same,
-        "Max": _elementwise(max),
-        "Min": _elementwise(min),
-        "Mul": _elementwise(operator.mul),
-        "ReduceProd": _product,
-        "Slice": _slice,
-        "Squeeze": _to_number,
-        "Sub": _elementwise(operator.sub),
-        "Unsqueeze": _to_list,
-        "Where": _elementwise(lambda chosen, a, b: a if chosen else b),
+        "Abs": abs,
+        "Add": operator.add,
+        "And": lambda a, b: a and b,
+        "Ceil": lambda a: float(math.ceil(a)),
+        "Div": operator.truediv,
+        "DivWhole": divide,
+        "Equal": operator.eq,
+        "Floor": lambda a: float(math.floor(a)),
+        "Greater": operator.gt,
+        "GreaterOrEqual": operator.ge,
+        "Less": operator.lt,
+        "LessOrEqual": operator.le,
+        "Max": max,
+        "Min": min,
+        "Mod": operator.mod,
+        "ModTruncated": _remainder,
+        "Mul": operator.mul,
+        "Neg": operator.neg,
+        "Not": operator.not_,
+        "Or": lambda a, b: a or b,
+        "Round": lambda a: float(round(a)),
+        "Sqrt": math.sqrt,
+        "Sub": operator.sub,
+        "Where": lambda chosen, a, b: a if chosen else b,
+        "Xor": operator.ne,
     }
 )
+"""Functions of numbers by operator; where integers and fractions differ, those of integers have a longer name."""
