@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +79,30 @@ def _check_text(path: Path, content: bytes, field: Field) -> None:
 Key = tuple[str, str, str]
 
 
-def check_calls(path: Path, model: ModelProto) -> None:
-    """Check that ``model``'s functions end, and stay within bounds once they are written out.
+def check_nodes(path: Path, model: ModelProto) -> None:
+    """Check what ONNX's own checks would run out of memory at.
 
     Raises:
-        InvalidModelError: A function calls itself.
-        TooLargeError: There would be more than ``MAX_CALLED_NODES`` nodes.
+        InvalidModelError: A function calls itself, or a Split has fewer outputs than it says.
+        TooLargeError: Functions written out come to more than ``MAX_CALLED_NODES`` nodes.
     """
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in _nodes(nodes):
+            if node.op_type == "Split":
+                _check_split(path, node)
+    _check_calls(path, model)
+
+
+def _check_split(path: Path, node: NodeProto) -> None:
+    said = next((a.i for a in node.attribute if a.name == "num_outputs"), 0)
+    if said > len(node.output):
+        name = node.name or next(iter(node.output), "")
+        raise InvalidModelError(
+            path, f"node '{name}' (Split) says it has {said} outputs, and has {len(node.output)}"
+        )
+
+
+def _check_calls(path: Path, model: ModelProto) -> None:
     if not model.functions:
         return
     functions = {(f.domain, f.name, f.overload): f for f in model.functions}
@@ -122,7 +139,7 @@ def _called(node: NodeProto) -> Key:
     return node.domain, node.op_type, node.overload
 
 
-def _nodes(nodes: Iterator[NodeProto]) -> Iterator[NodeProto]:
+def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     """Yield nodes and those of their subgraphs."""
     for node in nodes:
         yield node

@@ -8,14 +8,26 @@ from onnx import GraphProto, ModelProto
 
 from mothkit_converters.tensors import outline
 
+_LINES = 2**19  # numbers in tensors of one dimension, up to which what a shape tensor holds is followed
+
 
 def inferred(model: ModelProto) -> ModelProto:
-    """Return an outline of ``model``, without weights, with the shapes that can be inferred."""
+    """Return an outline of ``model``, without weights, with the shapes that can be inferred.
+
+    Where tensors are long lines of numbers, shapes that the graph computes stay unknown: ONNX would keep an entry
+    of 140 bytes for each of these numbers.
+    """
     known = outline(model)
+    plain = _infer(known, data_prop=False)
+    lines = sum(dims[0] for dims in known_dims(plain.graph).values() if len(dims) == 1)
+    return plain if lines > _LINES else _infer(known, data_prop=True)
+
+
+def _infer(model: ModelProto, *, data_prop: bool) -> ModelProto:
     try:
-        return onnx.shape_inference.infer_shapes(known, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model, data_prop=data_prop)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return known
+        return model
 
 
 def add_shapes(model: ModelProto) -> None:

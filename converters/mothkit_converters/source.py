@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from mothkit_converters.errors import InvalidModelError, NotOnnxError, SourceError, TooLargeError
 from mothkit_converters.external import Slot, load_external, weight_slots
-from mothkit_converters.limits import check_calls, check_content
+from mothkit_converters.limits import check_content, check_nodes
 from mothkit_converters.scopes import all_nodes, opsets_of, put_strays_home
 from mothkit_converters.tensors import all_tensors, misfit, outline
 
@@ -166,7 +166,7 @@ def read_source(path: Path | str) -> Source:
     path = Path(path)
     file = _open(path)
     proto, sha256 = _parse_file(path, file)
-    check_calls(path, proto)
+    check_nodes(path, proto)
     slots = weight_slots(path, proto)
     external, digests = load_external(path, proto)
     _check_tensors(path, proto)
