@@ -26,16 +26,24 @@ def as_model_errors() -> Iterator[None]:
 
 
 def check_scores(shape: tuple[int, ...], images: int, where: str) -> None:
-    """Check that a value of ``shape`` is a row of class scores for each of ``images`` images.
+    """Check that a value of ``shape`` is a row of class scores for each of ``images`` images, or one score.
 
     Raises:
         ModelError: it is not; the message begins with ``where``.
     """
     classes = math.prod(shape[1:])
-    if len(shape) < 2 or shape[0] != images or classes < 2 or max(shape[1:]) != classes:
-        raise ModelError(
-            f"{where} is {shape} for {images} images; expected ({images}, classes) with at least two classes"
-        )
+    if not shape or shape[0] != images or classes < 1 or max(shape[1:], default=1) != classes:
+        raise ModelError(f"{where} is {shape} for {images} images; expected ({images}, classes)")
+
+
+def as_logits(scores: Tensor) -> Tensor:
+    """Return logits [N, classes] for a model's ``scores`` [N, classes], [N, classes, 1, ...], [N, 1] or [N].
+
+    A single score z of an image is the logit of class 1 against class 0, as a Sigmoid takes it: it becomes
+    [0, z], whose Softmax is the Sigmoid's probability and its complement.
+    """
+    rows = scores.reshape(len(scores), -1)
+    return rows if rows.shape[1] != 1 else torch.cat([torch.zeros_like(rows), rows], dim=1)
 
 
 class Classifier(nn.Module):
@@ -46,7 +54,7 @@ class Classifier(nn.Module):
         spec: how pixels become its input.
         head: where the logits were taken.
         shape: (C, H, W) of the images that it takes.
-        classes: how many scores it gives.
+        classes: how many logits it gives; two for a single score.
     """
 
     def __init__(
@@ -63,8 +71,8 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [N, classes] for pixels ``x`` [N, C, H, W], 0..1."""
-        logits: Tensor = self.network(self.spec.to_model(x)).float()
-        return logits if logits.ndim == 2 else logits.flatten(1)
+        scores: Tensor = self.network(self.spec.to_model(x))
+        return as_logits(scores.float())
 
     @torch.no_grad()
     def _count_classes(self) -> int:
@@ -81,8 +89,7 @@ class Classifier(nn.Module):
             found = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
             raise ModelError(f"{where} is {found}; expected a tensor of class scores")
         check_scores(tuple(logits.shape), 2, where)
-        classes: int = logits[0].numel()
-        return classes
+        return as_logits(logits).shape[1]
 
 
 def open_source(path: Path | str) -> Source:

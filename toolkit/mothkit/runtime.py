@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mothkit.classifier import check_scores
+from mothkit.classifier import as_logits, check_scores
 from mothkit.errors import DeviceError, ModelError
 from mothkit.inputs import InputSpec
 from mothkit_converters import Source
@@ -98,7 +98,7 @@ class Session:
             part = x[first : first + batch]
             value = self.values(part)[0]
             check_scores(value.shape, len(part), f"{self._source.path}: the value {self._outputs[0]!r}")
-            rows.append(torch.from_numpy(np.asarray(value, dtype=np.float32)).flatten(1))
+            rows.append(as_logits(torch.from_numpy(np.asarray(value, dtype=np.float32))))
         logits = torch.cat(rows)
         if not bool(logits.isfinite().all()):
             bad = int((~logits.isfinite()).any(1).sum())

@@ -1,0 +1,72 @@
+"""From pixels to logits, whatever way a model ends."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from mothkit.classifier import as_logits, import_classifier, open_source
+from mothkit.errors import ModelError
+from mothkit.inputs import InputSpec
+from mothkit.runtime import Session
+from tests.tiny import SIDE, tiny_images, tiny_model
+
+UNIT = InputSpec(name="unit", layout="nchw", channels="rgb")
+SHAPE = (3, SIDE, SIDE)
+
+
+def two_class_model(path: Path, *tail: onnx.NodeProto) -> Path:
+    """Write the tiny classifier with one score, red against the rest, followed by ``tail`` from ``z`` to ``y``."""
+    model = tiny_model()
+    head = numpy_helper.from_array(np.array([[4.0], [-2.0], [-2.0]], np.float32), "red")
+    model.graph.node[-1].CopyFrom(helper.make_node("MatMul", [model.graph.node[-1].input[0], "red"], ["z"]))
+    model.graph.initializer.append(head)
+    model.graph.node.extend(tail)
+    model.graph.output[0].CopyFrom(helper.make_empty_tensor_value_info("y" if tail else "z"))
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        (),
+        (helper.make_node("Sigmoid", ["z"], ["y"]),),
+        (helper.make_node("Squeeze", ["z"], ["v"]), helper.make_node("Sigmoid", ["v"], ["y"])),
+    ],
+)
+def test_one_score_is_the_logit_of_class_1(tmp_path: Path, tail: tuple[onnx.NodeProto, ...]) -> None:
+    path = two_class_model(tmp_path / "two.onnx", *tail)
+    x = tiny_images(5).pixels(range(15))
+    classifier = import_classifier(open_source(path), UNIT, SHAPE)
+    logits = classifier(x)
+    assert classifier.classes == 2
+    assert logits.shape == (15, 2)
+    assert not logits[:, 0].any()
+    answer = onnxruntime.InferenceSession(path).run(None, {"image": x.numpy()})[0].ravel()
+    probability = logits.softmax(dim=1)[:, 1].detach().numpy()
+    np.testing.assert_allclose(probability if tail else logits[:, 1].detach(), answer, rtol=1e-4)
+    session = Session(open_source(path), UNIT, [classifier.head.value], torch.device("cpu"))
+    torch.testing.assert_close(session.logits(x), logits.detach())
+
+
+def test_rows_of_scores_stay_as_they_are() -> None:
+    scores = torch.randn(4, 3)
+    assert torch.equal(as_logits(scores), scores)
+    assert torch.equal(as_logits(scores[:, :, None, None]), scores)
+    assert torch.equal(as_logits(scores[:, 0]), as_logits(scores[:, :1]))
+
+
+def test_a_map_of_scores_is_refused(tmp_path: Path) -> None:
+    model = tiny_model()
+    del model.graph.node[1:]
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, None))
+    path = tmp_path / "map.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"expected \(2, classes\)"):
+        import_classifier(open_source(path), UNIT, SHAPE)
