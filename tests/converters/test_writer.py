@@ -14,9 +14,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from mothkit_converters import UnsupportedOpError, WriteError, diff, to_torch, write_back
+from mothkit_converters import UnsupportedOpError, WriteError, diff, read_source, to_torch, write_back
 
 Save = Callable[..., Path]
 Run = Callable[..., list[Any]]
@@ -249,3 +249,108 @@ def test_the_source_may_be_gone(cnn: Path, tmp_path: Path) -> None:
     cnn.unlink()
     write_back(bound, tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").read_bytes() == content
+
+
+def test_half_precision_bit_by_bit_in_integers_is_written_anew(save: Save, tmp_path: Path) -> None:
+    path = save(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float16[N, 3] x) => (float16[N, 3] y)'
+        " { z = MatMul(x, w) y = Add(z, b) }"
+    )
+    model = onnx.load(path)
+    model.graph.initializer.append(helper.make_tensor("w", TensorProto.FLOAT16, [3, 3], np.arange(9.0)))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float16), "b"))
+    assert len(model.graph.initializer[0].int32_data) == 9
+    path.write_bytes(model.SerializeToString())
+    write_back(shaken(to_torch(path), 0.5), tmp_path / "out.onnx")
+    found = diff(path, tmp_path / "out.onnx")
+    assert found.only_weights
+    assert [change.name for change in found.changes] == ["w", "b"]
+
+
+def test_what_this_library_does_not_know_is_kept(cnn: Path, tmp_path: Path) -> None:
+    cnn.write_bytes(cnn.read_bytes() + b"\xfa\x3e\x05later")  # field 999 of a newer ONNX
+    write_back(shaken(to_torch(cnn)), tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").read_bytes().endswith(b"\xfa\x3e\x05later")
+
+
+def test_metadata_of_ours_are_entered_when_asked_for(
+    cnn: Path, tmp_path: Path, run: Run, images: Images
+) -> None:
+    out, again = tmp_path / "out.onnx", tmp_path / "again.onnx"
+    write_back(shaken(to_torch(cnn)), out, metadata={"mothkit.version": "1", "mothkit.method": "moth"})
+    found = diff(cnn, out)
+    assert found.only_weights
+    assert not found.identical
+    assert found.stamps == ("mothkit.method", "mothkit.version")
+    assert read_source(out).metadata == {"classes": "4", "mothkit.version": "1", "mothkit.method": "moth"}
+    write_back(to_torch(out), again, metadata={"mothkit.version": "2"})
+    assert read_source(again).metadata == {"classes": "4", "mothkit.version": "2", "mothkit.method": "moth"}
+    assert diff(out, again).stamps == ("mothkit.version",)
+    assert not diff(out, again).changes
+    x = images(2, 3, 8, 8)
+    np.testing.assert_array_equal(run(out, x)[0], run(again, x)[0])
+
+
+def test_metadata_of_others_are_not_touched(cnn: Path, tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"'classes' does not begin with 'mothkit\.'"):
+        write_back(to_torch(cnn), tmp_path / "out.onnx", metadata={"classes": "5"})
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_an_original_that_was_written_to_meanwhile_is_not_taken(cnn: Path, tmp_path: Path) -> None:
+    bound = to_torch(cnn)
+    with cnn.open("r+b") as stream:
+        stream.write(b"\x08\x07")
+    with pytest.raises(WriteError, match="was written to since it was read"):
+        write_back(bound, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_external_data_that_were_changed_meanwhile_are_not_taken(cnn: Path, tmp_path: Path) -> None:
+    outside(cnn, "conv_w")
+    bound = to_torch(cnn)
+    (tmp_path / "new").mkdir()
+    with cnn.with_name("weights.bin").open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(WriteError, match="was changed since it was read"):
+        write_back(bound, tmp_path / "new" / "out.onnx")
+    cnn.with_name("weights.bin").unlink()
+    with pytest.raises(WriteError, match="cannot be read"):
+        write_back(bound, tmp_path / "new" / "out.onnx")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_weights_that_share_external_bytes_are_not_written(cnn: Path, tmp_path: Path) -> None:
+    model = onnx.load(outside(cnn, "scale", "shift"), load_external_data=False)
+    first, second = (t for t in model.graph.initializer if t.name in ("scale", "shift"))
+    del second.external_data[:]
+    second.external_data.extend(first.external_data)
+    cnn.write_bytes(model.SerializeToString())
+    (tmp_path / "new").mkdir()
+    with pytest.raises(WriteError, match=r"'scale' and 'shift' share bytes of 'weights\.bin'"):
+        write_back(shaken(to_torch(cnn)), tmp_path / "new" / "out.onnx")
+
+
+@pytest.mark.slow  # reads three gigabytes of zeros a few times
+def test_external_files_may_be_larger_than_protobuf_can_be(cnn: Path, tmp_path: Path) -> None:
+    far = 3 * 2**30
+    model = onnx.load(outside(cnn, "conv_w", "head_w"), load_external_data=False)
+    entries = {
+        entry.key: entry for t in model.graph.initializer if t.name == "head_w" for entry in t.external_data
+    }
+    data = cnn.with_name("weights.bin").read_bytes()[int(entries["offset"].value) :]
+    with cnn.with_name("weights.bin").open("r+b") as stream:
+        stream.seek(far)
+        stream.write(data)
+    entries["offset"].value = str(far)
+    cnn.write_bytes(model.SerializeToString())
+    (tmp_path / "new").mkdir()
+    bound = to_torch(cnn)
+    out = tmp_path / "new" / "out.onnx"
+    write_back(shaken(bound), out)
+    written = out.with_name("weights.bin").stat()
+    assert written.st_size == far + len(data)
+    assert written.st_blocks * 512 < far / 10  # holes stay holes
+    found = diff(cnn, out)
+    assert found.only_weights
+    assert {"conv_w", "head_w"} <= {change.name for change in found.changes}
