@@ -26,6 +26,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "fuzz" / "work" / "cases.jsonl"
 SLICE = 200  # cases a process
 SECONDS = 60  # that one step of a case may take
+BEGINNING = 600  # seconds until the first case; torch may load slowly
 ROOM = 200 * 2**20  # bytes that a case may take beside four times its file
 LARGEST = 3 * 2**20  # bytes of a file that is mutated; larger ones only take longer
 FIELDS = 0.5  # share of cases that change fields, not bytes
@@ -252,8 +253,9 @@ def run_slice(folder: Path, seed: int, start: int, stop: int) -> Iterator[dict[s
 def lines_of(child: subprocess.Popen[bytes]) -> Iterator[str]:
     """Yield what ``child`` prints, until it ends or is silent for too long."""
     assert child.stdout is not None  # noqa: S101
-    handle, held = child.stdout.fileno(), b""
-    while select.select([handle], [], [], SECONDS)[0]:
+    handle, held, patience = child.stdout.fileno(), b"", BEGINNING
+    while select.select([handle], [], [], patience)[0]:
+        patience = SECONDS
         if not (read := os.read(handle, 65536)):
             return
         *lines, held = (held + read).split(b"\n")
