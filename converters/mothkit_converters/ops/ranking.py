@@ -39,21 +39,17 @@ def top_k(
     axis: int = -1,
     largest: int = 1,
     sorted: int = 1,  # noqa: A002, ARG001 - ONNX's name; without it, any order will do
-    outputs: int = 2,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Return the ``k`` largest or smallest of ``x`` along ``axis``, and their places; of equals, the first."""
     values, places = torch.sort(x, dim=axis, descending=bool(largest), stable=True)
     (count,) = listed(k)
-    kept = values.narrow(axis, 0, count), places.narrow(axis, 0, count)
-    return kept if outputs == 2 else kept[0]
+    return values.narrow(axis, 0, count), places.narrow(axis, 0, count)
 
 
 @operator("TopK", 1)
-def top_k_of_attribute(
-    x: Tensor, *, k: int, axis: int = -1, outputs: int = 2
-) -> Tensor | tuple[Tensor, Tensor]:
+def top_k_of_attribute(x: Tensor, *, k: int, axis: int = -1) -> tuple[Tensor, Tensor]:
     """Return ``top_k`` of ``x``."""
-    return top_k(x, k, axis=axis, outputs=outputs)
+    return top_k(x, k, axis=axis)
 
 
 def _accumulated(
