@@ -27,7 +27,7 @@ Second = Annotated[
 def diff(first: First, second: Second, json: options.Json = None) -> None:
     """Print which initializers changed, and whether anything else did.
 
-    Exit code 1 says that something other than values of initializers differs.
+    Exit code 1 says that something other than values of initializers, or metadata of mothkit's own, differs.
     """
     from mothkit.records import to_json
     from mothkit_cli.output import show
@@ -62,4 +62,5 @@ def _views(found: "GraphDiff") -> "Iterator[RenderableType]":
     yield f"{len(found.changes)} of {total} initializers changed"
     if found.only_weights:
         yield "everything else is byte-identical"
+    yield from (plain(f"entered by mothkit, or differing in its metadata: {key}") for key in found.stamps)
     yield from (plain(f"differs: {difference}") for difference in found.differences)

@@ -47,6 +47,9 @@ def harden(
     allow_unbound: Annotated[
         bool, typer.Option("--allow-unbound", help="Also where some weights cannot be trained.")
     ] = False,
+    stamp_metadata: Annotated[
+        bool, typer.Option("--stamp-metadata", help="Say in the file's metadata what was done to it.")
+    ] = False,
     json: options.Json = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -66,6 +69,7 @@ def harden(
         measure_distance=measure_distance,
         resume=resume,
         allow_unbound=allow_unbound,
+        stamp_metadata=stamp_metadata,
         **opening.values(),
     )
     outcome = _run(model, data, out, settings, quiet=quiet)

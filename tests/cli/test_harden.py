@@ -18,7 +18,7 @@ from typer.testing import Result
 from mothkit.hardening.profiles import DEFAULT, PROFILES
 from mothkit_cli.output import show
 from mothkit_cli.tables import before_after
-from mothkit_converters import diff
+from mothkit_converters import diff, read_source
 from tests.tiny import draw_images, tiny_model, write_images, write_tiny
 
 Run = Callable[..., Result]
@@ -63,6 +63,23 @@ def test_a_model_goes_in_and_the_same_model_comes_out(folder: Path, run: Run) ->
     assert "written: out.onnx, record: out.record.json" in done.stderr
     assert "harden pairs (14 steps)" in done.stderr
     assert run("evaluate", "out.onnx", "--data", "eval.npz").exit_code == 0  # the record holds --preprocess
+
+
+def test_a_stamped_file_needs_no_record(folder: Path, run: Run) -> None:
+    original = hashlib.sha256(Path("model.onnx").read_bytes()).hexdigest()
+    done = run(*HARDEN, "--stamp-metadata")
+    assert done.exit_code == 0, done.stderr
+    found = diff(folder / "model.onnx", folder / "out.onnx")
+    assert found.only_weights
+    assert len(found.stamps) == 4
+    assert read_source(folder / "out.onnx").metadata["mothkit.original_sha256"] == original
+    record = json.loads(Path("out.record.json").read_text())
+    assert record["model_out"]["sha256"] == hashlib.sha256(Path("out.onnx").read_bytes()).hexdigest()
+    Path("out.record.json").unlink()
+    assert run("evaluate", "out.onnx", "--data", "eval.npz").exit_code == 0
+    told = run("diff", "model.onnx", "out.onnx")
+    assert told.exit_code == 0
+    assert "metadata: mothkit.input_spec" in told.stdout
 
 
 def test_growth_is_shown_where_there_is_one(

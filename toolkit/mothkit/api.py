@@ -41,6 +41,7 @@ def harden(
     measure_distance: bool = False,
     resume: bool = False,
     allow_unbound: bool = False,
+    stamp_metadata: bool = False,
     emit: EventSink = silent,
     **opening: Unpack[Opening],
 ) -> Outcome:
@@ -61,6 +62,7 @@ def harden(
         measure_distance: whether class distance is measured before and after.
         resume: whether to go on from an interrupted run's checkpoint.
         allow_unbound: whether weights may be left untrainable.
+        stamp_metadata: whether the file says in its own metadata what was done.
         emit: told of progress; see ``mothkit.events``.
         opening: how to open model and images; see ``mothkit.opening.Settings``.
 
@@ -78,6 +80,7 @@ def harden(
         measure_distance=measure_distance,
         resume=resume,
         allow_unbound=allow_unbound,
+        stamp_metadata=stamp_metadata,
         **opening,
     )
     return harden_file(Path(model), str(data), Path(out), settings, emit=emit)

@@ -1,9 +1,11 @@
 """The whole way of a file: in, hardened, written, proved. The only place that knows it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from mothkit.hardening.profiles import PROFILES
 from mothkit.images import ImageSet
 from mothkit.images.load import split_path
 from mothkit.inversion.config import InversionConfig
-from mothkit.opening import OpenModel, Settings, check_accuracy, check_classes, open_model
+from mothkit.opening import METADATA_KEY, OpenModel, Settings, check_accuracy, check_classes, open_model
 from mothkit.outputs import check_target, staging
 from mothkit.records import PhaseClock, record_path, write_record
 from mothkit.runtime import Session, repeatable
@@ -44,6 +46,7 @@ class HardenSettings(Settings):
         measure_distance: whether class distance is measured before and after.
         resume: whether to go on from the checkpoint of an interrupted run.
         allow_unbound: whether weights may be left untrainable.
+        stamp_metadata: whether the file says in its own metadata what was done, and how pixels become its input.
     """
 
     profile: str = "default"
@@ -53,6 +56,7 @@ class HardenSettings(Settings):
     measure_distance: bool = False
     resume: bool = False
     allow_unbound: bool = False
+    stamp_metadata: bool = False
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
@@ -248,15 +252,26 @@ def _prove_and_write(
 ) -> dict[str, Any]:
     """Write beside the target, prove that file, then put it and its record in place; return the record."""
     clock(PhaseStarted("write and prove"))
+    metadata = _metadata(job) if job.settings.stamp_metadata else None
     with staging(job.out) as folder, as_model_errors():
         staged = folder / job.out.name
-        write_back(hardened.network, staged)
+        write_back(hardened.network, staged, metadata=metadata)
         record = record | _prove(job, hardened, staged, clock)
         record |= {"written": True, "seconds": clock.stop()}
         write_record(record, record_path(staged))  # before the model is in place: there may be no room for it
-        write_back(hardened.network, job.out)
+        write_back(hardened.network, job.out, metadata=metadata)
         record_path(staged).replace(record_path(job.out))
     return record
+
+
+def _metadata(job: _Job) -> dict[str, str]:
+    """Return what the hardened file says of itself; ``mothkit.input_spec`` is read again by every command."""
+    return {
+        "mothkit.version": version("mothkit"),
+        "mothkit.method": f"moth, {job.settings.profile} profile, seed {job.settings.seed}",
+        "mothkit.original_sha256": job.model.source.sha256,
+        METADATA_KEY: json.dumps(job.model.spec.to_dict(), allow_nan=False),
+    }
 
 
 def _prove(job: _Job, hardened: Classifier, staged: Path, emit: EventSink) -> dict[str, Any]:
