@@ -44,7 +44,7 @@ def torch_dtype(number: int) -> torch.dtype:
 
 def name_of(number: int) -> str:
     """Return ONNX's name of an element type."""
-    names = {value: name for name, value in TensorProto.DataType.items()}
+    names: dict[int, str] = {value: name for name, value in TensorProto.DataType.items()}
     return names.get(number, f"element type {number}")
 
 
@@ -53,7 +53,7 @@ def strange_input(node: OnnxNode, graph: OnnxGraph) -> str:
     kinds = {info.name: info.type for info in graph.proto.input if info.name in node.input_values}
     for name, kind in kinds.items():
         number = kind.tensor_type.elem_type
-        if kind.WhichOneof("value") not in (None, "tensor_type"):
+        if kind.WhichOneof("value") not in (None, "tensor_type") and getattr(graph, "outermost", True):
             return f"its input '{name}' is no tensor"
         if number and number not in DTYPES:
             return f"its input '{name}' is of {name_of(number)}, which is not computed with"

@@ -24,13 +24,18 @@ class Body(NamedTuple):
 
 
 class Scope(OnnxGraph):
-    """A graph in which the initializers of the graphs around it can be seen."""
+    """A graph in which the initializers of the graphs around it can be seen.
+
+    Attributes:
+        outermost: Whether there are none around it, so that its inputs come from the caller.
+    """
 
     def __init__(
         self, graph: GraphProto, outer: Scope | None, assemble: Callable[[GraphProto], Body]
     ) -> None:
         super().__init__(graph)
         self._assemble = assemble
+        self.outermost = outer is None
         if outer is not None:
             hidden: Any = {info.name for info in graph.input}
             seen = {name: value for name, value in outer.initializers.items() if name not in hidden}
