@@ -86,13 +86,15 @@ def roles_of(graph: GraphProto, stored: Collection[str], derived: Collection[str
         stored: Names of those that can be written back.
         derived: Names of those that were computed from integers, so that nobody trained them.
     """
-    normalisation = _input_normalisation(graph)
+    normalisation, sizes = _input_normalisation(graph), _of_shapes(graph)
     floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in FLOATS}
     found: dict[str, list[Role]] = {name: [] for name in floats}
     for node in all_nodes(graph):
         for i, name in enumerate(node.input):
             if name in floats:
-                found[name].append(_role(node.op_type, i, floats[name], fixed=name in normalisation))
+                with_sizes = not sizes.isdisjoint(node.input)
+                role = _role(node.op_type, i, floats[name], fixed=name in normalisation)
+                found[name].append(Role.SETTING if with_sizes else role)
     return {
         name: Role.SETTING if name in derived else _only(roles, stored=name in stored)
         for name, roles in found.items()
@@ -118,6 +120,21 @@ def _only(roles: list[Role], *, stored: bool) -> Role:
         return Role.TORN if Role.SETTING in kinds else Role.WEIGHT
     alone = len(roles) == 1 or kinds == {Role.WEIGHT} or kinds == {Role.SETTING}
     return roles[0] if alone else Role.CONSTANT  # also a statistic that two nodes share
+
+
+def _of_shapes(graph: GraphProto) -> set[str]:
+    """Return values that are computed from shapes alone; what they are multiplied by is a setting.
+
+    Tensors made with such numbers, as the places in a sequence are, are none of them.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    found: set[str] = set()
+    for node in all_nodes(graph):
+        given = set(node.input) - stored - {""}
+        computes = node.op_type in _ARITHMETIC | _LAYOUT | {"Ceil", "Floor", "Gather", "Slice"}
+        if node.op_type in ("Shape", "Size") or (computes and given and given <= found):
+            found.update(node.output)
+    return found
 
 
 def _input_normalisation(graph: GraphProto) -> set[str]:

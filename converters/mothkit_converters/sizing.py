@@ -104,9 +104,7 @@ class Sizing:
     def as_tensor(self, name: str, like: fx.Node | None) -> fx.Node:
         """Return the fx node of a size as a tensor."""
         size = self._sizes[name]
-        return self._graph.call_function(
-            sizes.as_tensor, (size.numbers, size.shape, _DTYPES[size.kind], like)
-        )
+        return self._trace(sizes.as_tensor, size.numbers, size.shape, _DTYPES[size.kind], like)
 
     def add(self, proto: NodeProto, node: OnnxNode) -> bool:
         """Add a node if sizes can serve it; return whether they can."""
@@ -140,7 +138,13 @@ class Sizing:
         known = [size.known for size in given]
         if None not in known:
             return function(*settings, *known)
-        return self._graph.call_function(function, (*settings, *(size.numbers for size in given)))
+        return self._trace(function, *settings, *(size.numbers for size in given))
+
+    def _trace(self, function: Callable[..., Any], *arguments: Any) -> fx.Node:  # noqa: ANN401
+        """Call ``function`` when the network runs; whoever traces that must not look into it, as in unpickling."""
+        node = self._graph.call_function(function, arguments)
+        node.meta["is_wrapped"] = True
+        return node
 
     def _measured(self, proto: NodeProto) -> Size:
         """Return what Shape or Size tells of a value."""
@@ -158,7 +162,7 @@ class Sizing:
         return Size(self._read(sizes.dims, name, start, end), shape, TensorProto.INT64)
 
     def _read(self, function: Callable[..., list[Any]], name: str, *settings: int | None) -> fx.Node:
-        return self._graph.call_function(function, (self._tensor(name), *settings))
+        return self._trace(function, self._tensor(name), *settings)
 
     def _rank(self, name: str) -> int | None:
         """Return the number of a tensor's dimensions; what a file says of its outputs is not relied on."""
