@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from mothkit_converters.ops.broadcasting import align
 from mothkit_converters.ops.call import operator
+from mothkit_converters.ops.unsigned import WIDE
 
 _Ints = Sequence[int] | None  # consumed_inputs, which says nothing of values
 
@@ -24,7 +25,7 @@ def leaky_relu(x: Tensor, *, alpha: float = 0.01, consumed_inputs: _Ints = None)
 @operator("PRelu", 7, 9, 16)
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
     """Return ``x``, times ``slope`` where it is negative; ``slope`` broadcasts to ``x``."""
-    return torch.where(x < 0, slope * x, x)
+    return x if x.dtype in WIDE else torch.where(x < 0, slope * x, x)
 
 
 @operator("PRelu", 1, 6)
@@ -103,7 +104,7 @@ def hard_swish(x: Tensor) -> Tensor:
 @operator("ThresholdedRelu", 10, 22)
 def thresholded_relu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     """Return ``x`` where it is above ``alpha``, 0 elsewhere."""
-    return functional.threshold(x, alpha, 0.0)
+    return torch.where(x > alpha, x, 0)
 
 
 @operator("Shrink", 9)
