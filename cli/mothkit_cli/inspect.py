@@ -1,6 +1,6 @@
 """``mothkit inspect``: what an ONNX file is, and what can be trained in it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,14 +41,14 @@ def inspect(
     if data is not None:
         _show_preprocessing(model, data, opening, json, quiet=quiet)
         return
-    if opening != Opening():
+    if replace(opening, output=None) != Opening():
         raise typer.BadParameter("how to open model and images matters only with --data")
     from mothkit.inspection import inspect_model
     from mothkit.records import to_json
     from mothkit_cli.output import show
     from mothkit_converters import read_source
 
-    found = inspect_model(read_source(model))
+    found = inspect_model(read_source(model), opening.output)
     show(_table(found), record=to_json(asdict(found)), json_to=json)
 
 

@@ -23,6 +23,7 @@ class Opening:
     preprocess: options.Preprocess = None
     layout: options.Layout = None
     channels: options.Channels = None
+    output: options.Output = None
     device: options.Device = "auto"
     labels: options.Labels = None
     seed: options.Seed = 0
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         preprocess: str | None
         layout: Literal["nchw", "nhwc"] | None
         channels: Literal["rgb", "bgr", "gray"] | None
+        output: str | None
         device: str
         labels: Path | None
         seed: int

@@ -79,6 +79,14 @@ Channels = Annotated[
     Literal["rgb", "bgr", "gray"] | None,
     typer.Option("--channels", help="Order of the model's colour channels; the preset's unless given."),
 ]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        metavar="NAME",
+        help="The model's output whose scores count; the first that has one for each class unless given.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         UnsupportedOpError,
         WriteError,
     )
-    from mothkit_converters.heads import Head, expose, find_head, logits_value
+    from mothkit_converters.heads import Head, expose, find_head, inputs_of, logits_value
     from mothkit_converters.importer import BoundModule, to_torch
     from mothkit_converters.ops.normalization import normalises
     from mothkit_converters.source import Source, Value, read_source
@@ -52,6 +52,7 @@ __all__ = [
     "diff",
     "expose",
     "find_head",
+    "inputs_of",
     "logits_value",
     "normalises",
     "read_source",
@@ -62,7 +63,7 @@ __all__ = [
 _HOMES = {
     "binding": ("Binding", "Role"),
     "comparison": ("Change", "GraphDiff", "diff"),
-    "heads": ("Head", "expose", "find_head", "logits_value"),
+    "heads": ("Head", "expose", "find_head", "inputs_of", "logits_value"),
     "importer": ("BoundModule", "to_torch"),
     "ops.normalization": ("normalises",),
     "source": ("Source", "Value", "read_source"),

@@ -57,12 +57,13 @@ class Shadow:
     derived: frozenset[str]
 
 
-def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
+def canonicalise(source: Source, outputs: Sequence[str], *, keep_inputs: bool = True) -> Shadow:
     """Return a copy of ``source``'s model that computes ``outputs`` and nothing else.
 
     Args:
         source: The model.
         outputs: Names of any of its values.
+        keep_inputs: Whether to keep inputs that ``outputs`` do not depend on.
 
     Raises:
         UnknownValueError: The graph has no value of that name.
@@ -74,7 +75,7 @@ def canonicalise(source: Source, outputs: Sequence[str]) -> Shadow:
     _select_outputs(source, model, outputs)
     model = _without_functions(model)
     _keep_needed(model.graph)
-    if outputs != [value.name for value in source.outputs]:
+    if not keep_inputs:
         _drop_inputs(model.graph)
     _see_through_identities(model.graph)
     widen(model.graph)

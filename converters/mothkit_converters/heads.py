@@ -11,8 +11,9 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 from mothkit_converters.attributes import ML
 from mothkit_converters.classical import scores_node, scores_value
 from mothkit_converters.errors import UnknownValueError
+from mothkit_converters.scopes import read_by
 from mothkit_converters.shapes import inferred, known_dims
-from mothkit_converters.source import Source
+from mothkit_converters.source import Source, Value
 from mothkit_converters.tensors import array_of, weight_tensors
 
 PROBABILITIES = frozenset({"LogSoftmax", "Softmax"})
@@ -68,6 +69,20 @@ def find_head(source: Source, output: str | None = None) -> Head:
         names = ", ".join(f"'{value.name}'" for value in source.outputs)
         raise UnknownValueError(source.path, f"the graph has no value '{output}'; its outputs are {names}")
     return tail.head(output)
+
+
+def inputs_of(source: Source, values: Sequence[str]) -> tuple[Value, ...]:
+    """Return the inputs of ``source`` that these values depend on, in its order.
+
+    A TensorFlow graph may have others: labels, or what only its training read.
+    """
+    graph = source.proto.graph
+    needed = set(values)
+    for node in reversed(graph.node):
+        scores = {scores_value(node)} if node.op_type == "LinearClassifier" else set()
+        if needed.intersection({*node.output, *scores}):
+            needed |= read_by(node)
+    return tuple(value for value in source.inputs if value.name in needed)
 
 
 def expose(source: Source, names: Sequence[str]) -> ModelProto:

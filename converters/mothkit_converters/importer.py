@@ -133,7 +133,7 @@ def to_torch(
     stored = weight_tensors(source.proto.graph)
     with overrides():
         try:
-            shadow = canonicalise(source, names)
+            shadow = canonicalise(source, names, keep_inputs=outputs is None)
             assembly = Assembly(shadow.model, stored, shadow.derived)
         except UnsupportedOpError as error:
             raise UnsupportedOpError(

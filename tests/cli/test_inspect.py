@@ -19,7 +19,8 @@ def test_the_record_says_what_the_file_is(run: Run, make_model: MakeModel, layou
     assert record["files"] == {model.name: hashlib.sha256(model.read_bytes()).hexdigest()}
     assert (record["producer"], record["opsets"], record["layout"]) == ("a test", {"": 13}, layout)
     assert record["metadata"] == {"task": "signs"}
-    assert record["head"] == {"value": "logits", "output": "scores", "stripped": ["Softmax"], "classes": 4}
+    head = {"value": "logits", "output": "scores", "stripped": ["Softmax"], "classes": 4, "one_logit": False}
+    assert record["head"] == head
     assert record["training"]["trainable"] == {"tensors": 3, "parameters": 5 * 3 * 9 + 5 + 4 * 5}
     assert record["training"]["unbound"] == []
     assert record["refusal"] == ""

@@ -1,5 +1,6 @@
 """From pixels to logits, whatever way a model ends."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from onnx import helper, numpy_helper
 
 from mothkit.classifier import as_logits, import_classifier, open_source
+from mothkit.describing import describe_run
 from mothkit.errors import ModelError
 from mothkit.inputs import InputSpec
+from mothkit.opening import Settings, open_model
 from mothkit.runtime import Session
 from tests.tiny import SIDE, tiny_images, tiny_model
 
@@ -70,3 +73,44 @@ def test_a_map_of_scores_is_refused(tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(ModelError, match=r"expected \(2, classes\)"):
         import_classifier(open_source(path), UNIT, SHAPE)
+
+
+def with_side_input(path: Path) -> Path:
+    """Write the tiny classifier with two outputs more: a loss that reads labels, and a second head."""
+    model = tiny_model()
+    second = numpy_helper.from_array(np.eye(3, dtype=np.float32)[:, ::-1].copy(), "reversed")
+    model.graph.initializer.append(second)
+    model.graph.node.extend(
+        [
+            helper.make_node("Sub", ["logits", "labels"], ["loss"]),
+            helper.make_node("MatMul", ["logits", "reversed"], ["other"]),
+        ]
+    )
+    model.graph.input.append(helper.make_tensor_value_info("labels", onnx.TensorProto.FLOAT, ["batch", 3]))
+    for name in ("loss", "other"):
+        model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3]))
+    onnx.save(model, path)
+    return path
+
+
+def test_inputs_that_the_logits_do_not_read_are_passed_over(tmp_path: Path) -> None:
+    source = open_source(with_side_input(tmp_path / "side.onnx"))
+    x = tiny_images(5).pixels(range(15))
+    classifier = import_classifier(source, UNIT, SHAPE)
+    session = Session(source, UNIT, [classifier.head.value], torch.device("cpu"))
+    torch.testing.assert_close(session.logits(x), classifier(x).detach())
+    with pytest.raises(ModelError, match=r"its inputs are image .*, labels"):
+        import_classifier(source, UNIT, SHAPE, output="loss")
+
+
+def test_an_output_is_chosen_by_name(tmp_path: Path) -> None:
+    path = with_side_input(tmp_path / "side.onnx")
+    settings = Settings(preprocess="unit", output="other")
+    model = open_model(path, settings)
+    x = tiny_images(5).pixels(range(15))
+    chosen = model.classifier(SHAPE)(x)
+    assert model.head.value == "other"
+    assert torch.equal(chosen, open_model(path, Settings(preprocess="unit")).classifier(SHAPE)(x).flip(1))
+    assert describe_run("evaluate", model)["head"]["output"] == "other"
+    with pytest.raises(ModelError, match="no value 'third'; its outputs are 'logits', 'loss', 'other'"):
+        open_model(path, replace(settings, output="third"))

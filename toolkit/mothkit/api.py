@@ -25,6 +25,7 @@ class Opening(TypedDict, total=False):
     seed: int
     per_class: int | None
     resize: Resize | None
+    output: str | None
 
 
 def harden(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mothkit.errors import ModelError, OutputError
 from mothkit.inputs import InputSpec
-from mothkit_converters import BoundModule, Head, Source, find_head, read_source, to_torch
+from mothkit_converters import BoundModule, Head, Source, find_head, inputs_of, read_source, to_torch
 from mothkit_converters.errors import ConversionError, WriteError
 
 
@@ -102,13 +102,29 @@ def open_source(path: Path | str) -> Source:
         return read_source(path)
 
 
-def image_input(source: Source) -> tuple[int | str | None, ...]:
-    """Return the shape of the one image input of ``source``.
+def head_of(source: Source, output: str | None = None) -> Head:
+    """Return how ``source`` ends at ``output``; at the first that is a score per class where that is None.
 
     Raises:
-        ModelError: there are several inputs, or the input is not 4-D.
+        ModelError: it has no such value.
+    """
+    with as_model_errors():
+        return find_head(source, output)
+
+
+def image_input(source: Source, output: str | None = None) -> tuple[int | str | None, ...]:
+    """Return the shape of the one image input that the logits of ``source`` depend on.
+
+    Args:
+        source: the file.
+        output: where its scores are, as for ``head_of``.
+
+    Raises:
+        ModelError: there is no such value or no input, there are several, or the input is not 4-D.
     """
     inputs = source.inputs
+    if len(inputs) > 1:
+        inputs = inputs_of(source, [head_of(source, output).value])
     described = ", ".join(f"{value.name} {list(value.shape or ())}" for value in inputs)
     if len(inputs) != 1 or inputs[0].shape is None or len(inputs[0].shape) != 4:
         raise ModelError(
@@ -118,7 +134,12 @@ def image_input(source: Source) -> tuple[int | str | None, ...]:
 
 
 def import_classifier(
-    source: Source, spec: InputSpec, shape: tuple[int, int, int], *, allow_unbound: bool = False
+    source: Source,
+    spec: InputSpec,
+    shape: tuple[int, int, int],
+    *,
+    output: str | None = None,
+    allow_unbound: bool = False,
 ) -> Classifier:
     """Return ``source`` as a classifier in eval mode on the CPU.
 
@@ -126,13 +147,14 @@ def import_classifier(
         source: the file.
         spec: fitted to the file's input.
         shape: (C, H, W) of the images to come.
+        output: where its scores are, as for ``head_of``.
         allow_unbound: whether weights may be left untrainable.
 
     Raises:
         ModelError: the graph cannot be imported, or is no image classifier.
     """
-    image_input(source)
+    image_input(source, output)
+    head = head_of(source, output)
     with as_model_errors():
-        head = find_head(source)
         network = to_torch(source, outputs=[head.value], allow_unbound=allow_unbound)
         return Classifier(network, spec, head, shape).eval()

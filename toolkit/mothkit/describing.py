@@ -11,7 +11,7 @@ from mothkit.environment import describe_environment
 from mothkit.images import ImageSet
 from mothkit.opening import OpenModel
 from mothkit.records import SCHEMA
-from mothkit_converters import Source, find_head
+from mothkit_converters import Source
 
 
 def describe_run(command: str, model: OpenModel) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def describe_run(command: str, model: OpenModel) -> dict[str, Any]:
         **(
             {} if model.preprocessing_search is None else {"preprocessing_search": model.preprocessing_search}
         ),
-        "head": asdict(find_head(model.source)),
+        "head": asdict(model.head),
     }
 
 

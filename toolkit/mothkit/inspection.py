@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mothkit.classifier import image_input
+from mothkit.classifier import head_of, image_input
 from mothkit.errors import InputSpecError, ModelError
 from mothkit.inputs import Layout, fit, presets
 from mothkit_converters.binding import Binding, Role
 from mothkit_converters.errors import ConversionError
-from mothkit_converters.heads import Head, find_head
+from mothkit_converters.heads import Head
 from mothkit_converters.importer import to_torch
 from mothkit_converters.source import Source, Value
 from mothkit_converters.tensors import FLOATS, weight_tensors
@@ -70,10 +70,18 @@ class Inspection:
     refusal: str
 
 
-def inspect_model(source: Source) -> Inspection:
-    """Return what ``source`` is; a file that cannot be imported is described with the reason."""
-    head = find_head(source)
-    layout, layout_why = _layout(source)
+def inspect_model(source: Source, output: str | None = None) -> Inspection:
+    """Return what ``source`` is; a file that cannot be imported is described with the reason.
+
+    Args:
+        source: the file.
+        output: the output whose scores count; None takes the first that has one for each class.
+
+    Raises:
+        ModelError: it has no such output.
+    """
+    head = head_of(source, output)
+    layout, layout_why = _layout(source, output)
     training, refusal = _training(source, head)
     return Inspection(
         path=str(source.path),
@@ -94,9 +102,9 @@ def inspect_model(source: Source) -> Inspection:
     )
 
 
-def _layout(source: Source) -> tuple[Layout | None, str]:
+def _layout(source: Source, output: str | None) -> tuple[Layout | None, str]:
     try:
-        return fit(presets()["unit"], image_input(source)).layout, ""
+        return fit(presets()["unit"], image_input(source, output)).layout, ""
     except (InputSpecError, ModelError) as error:
         return None, str(error)
 

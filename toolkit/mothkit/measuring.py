@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mothkit.agreement import Tolerance, check_import, compare, make_probes, torch_predict
-from mothkit.classifier import as_model_errors, open_source
+from mothkit.classifier import open_source
 from mothkit.describing import describe_file, describe_images, describe_run
 from mothkit.distance import Direction, Distances, all_directions, class_distances
 from mothkit.evaluation import evaluate
@@ -15,7 +15,6 @@ from mothkit.events import EventSink, silent
 from mothkit.inversion.config import InversionConfig
 from mothkit.opening import Settings, check_accuracy, check_classes, measure_preprocessing, open_model
 from mothkit.records import SCHEMA, PhaseClock
-from mothkit_converters import find_head
 
 
 def preprocessing_file(
@@ -50,8 +49,7 @@ def evaluate_file(
     clock = PhaseClock(emit)
     model = open_model(path, settings, data=data, emit=clock)
     images = model.images(data, per_class=True)
-    with as_model_errors():
-        session = model.session(find_head(model.source).value)
+    session = model.session(model.head.value)
     classes = session.logits(images.pixels([0])).shape[1]
     check_classes(images, classes, path, labelled=settings.labels is not None)
     known = model.triggers(triggers, images.shape, classes)
@@ -133,14 +131,12 @@ def parity_files(
     images = None if data is None else model.images(data, per_class=True)
     size = model.image_shape(images, shape)
     probes = make_probes(size, images, settings.seed)
-    with as_model_errors():
-        reference = model.session(find_head(model.source).value)
+    reference = model.session(model.head.value)
     if other is None:
         predict = torch_predict(model.classifier(size, allow_unbound=True), model.device)
     else:
         second = open_model(other, settings, data=data, emit=clock)
-        with as_model_errors():
-            predict = second.session(find_head(second.source).value).logits
+        predict = second.session(second.head.value).logits
     return describe_run("parity", model) | {
         "compared_with": "torch" if other is None else describe_file(other, second.source),
         "parity": compare(reference.logits, predict, probes, Tolerance()).to_dict(),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import torch
 
-from mothkit.classifier import Classifier, as_model_errors, image_input, import_classifier, open_source
+from mothkit.classifier import Classifier, head_of, image_input, import_classifier, open_source
 from mothkit.errors import ConfigError, ImageError, InputSpecError, ModelError, SizeError, UndecidedError
 from mothkit.evaluation import Rate, least_credible
 from mothkit.events import EventSink, PreprocessingMeasured, silent
@@ -19,7 +19,7 @@ from mothkit.preprocessing import Reading, Search, count_classes, fitting_specs,
 from mothkit.records import record_path
 from mothkit.runtime import Session, pick_device
 from mothkit.triggers.file import KnownTrigger, load_trigger
-from mothkit_converters import Source, find_head
+from mothkit_converters import Head, Source
 
 METADATA_KEY = "mothkit.input_spec"
 _MAX_RECORD_BYTES = 64 * 2**20
@@ -37,6 +37,8 @@ class Settings:
         labels: file that maps class names to model indices.
         seed: of every random choice.
         per_class: take so many images of each class; None for all.
+        output: the output whose scores count, where the model has several; None takes the first that has one for
+            each class.
         resize: how images of another size get the model's; None refuses them, or takes what the record says
             or what was found.
     """
@@ -49,6 +51,7 @@ class Settings:
     seed: int = 0
     per_class: int | None = None
     resize: Resize | None = None
+    output: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -71,6 +74,20 @@ class OpenModel:
     settings: Settings
     preprocessing_search: Mapping[str, Any] | None = None
 
+    @property
+    def head(self) -> Head:
+        """Where the logits are, in the output that the settings name.
+
+        Raises:
+            ModelError: there is no such output.
+        """
+        return head_of(self.source, self.settings.output)
+
+    @property
+    def input_shape(self) -> tuple[int | str | None, ...]:
+        """Shape of the image input, as the file has it."""
+        return image_input(self.source, self.settings.output)
+
     def images(self, path: str | Path, *, per_class: bool = False) -> ImageSet:
         """Return the labelled images at ``path`` in the size that the model takes.
 
@@ -82,7 +99,7 @@ class OpenModel:
             SizeError: they have another size, and the settings do not say how they get the model's.
             ImageError: they cannot be read.
         """
-        channels, height, width = pixel_shape(self.spec, image_input(self.source))
+        channels, height, width = pixel_shape(self.spec, self.input_shape)
         size = None if height is None or width is None else (height, width)
         if size is None and self.settings.resize:
             raise SizeError(f"{path}: --resize needs a size, but the model takes images of any; leave it out")
@@ -97,7 +114,9 @@ class OpenModel:
 
         On the CPU weights are laid out channels-last, which convolutions there are faster with.
         """
-        classifier = import_classifier(self.source, self.spec, shape, allow_unbound=allow_unbound)
+        classifier = import_classifier(
+            self.source, self.spec, shape, output=self.settings.output, allow_unbound=allow_unbound
+        )
         if self.device.type == "cpu":
             classifier = classifier.to(memory_format=torch.channels_last)
         return classifier.to(self.device)
@@ -114,7 +133,7 @@ class OpenModel:
         """
         if images is not None:
             return images.shape
-        channels, height, width = pixel_shape(self.spec, image_input(self.source))
+        channels, height, width = pixel_shape(self.spec, self.input_shape)
         if height is not None and width is not None:
             return channels, height, width
         if size is None:
@@ -147,7 +166,7 @@ def open_model(
     """
     device = pick_device(settings.device)
     source = file if isinstance(file, Source) else open_source(file)
-    shape = image_input(source)
+    shape = image_input(source, settings.output)
     known = _find_known(source, settings)
     if known is not None:
         spec, resize = known
@@ -183,8 +202,7 @@ def measure_preprocessing(
     """
     device = pick_device(settings.device)
     readings = _readings(source, settings, data, device)
-    with as_model_errors():
-        output = find_head(source).value
+    output = head_of(source, settings.output).value
     session = Session(source, readings[0].spec, [output], device)
 
     def predict(spec: InputSpec, x: torch.Tensor) -> torch.Tensor:
@@ -198,7 +216,7 @@ def measure_preprocessing(
 def _readings(source: Source, settings: Settings, data: str, device: torch.device) -> list[Reading]:
     """Return every candidate, the images of each loaded in every way that brings them to the model's size."""
     scalings = presets().values() if settings.preprocess is None else [load_input_spec(settings.preprocess)]
-    shape = image_input(source)
+    shape = image_input(source, settings.output)
     specs = fitting_specs(list(scalings), shape, layout=settings.layout, channels=settings.channels)
     loaded: dict[tuple[int | None, ...], dict[Resize | None, ImageSet]] = {}
     for spec in specs:

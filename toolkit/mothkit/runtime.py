@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from torch import Tensor
 from mothkit.classifier import as_logits, check_scores
 from mothkit.errors import DeviceError, ModelError
 from mothkit.inputs import InputSpec
-from mothkit_converters import Source
+from mothkit_converters import Source, expose, inputs_of
 
 _BATCH = 256
 _QUIET = 4  # fatal errors only: the others are raised
@@ -62,7 +61,7 @@ class Session:
         self._source, self._spec, self._outputs = source, spec, list(outputs)
         self._session = _open(source, self._outputs, device)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
-        node = self._session.get_inputs()[0]
+        node, *self._unread = _image_first(source, self._session.get_inputs(), outputs)
         self._input, self._batch = node.name, node.shape[0] if isinstance(node.shape[0], int) else None
         if node.type not in _TYPES:
             raise ModelError(
@@ -113,10 +112,25 @@ class Session:
         if count < size:  # the file fixes its batch: fill up with copies, then drop them
             fed = np.concatenate([fed, np.repeat(fed[-1:], size - count, axis=0)])
         try:
-            values = self._session.run(self._outputs, {self._input: fed})
+            unread = {node.name: _zeros(node, len(fed)) for node in self._unread}
+            values = self._session.run(self._outputs, {self._input: fed, **unread})
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(f"{self._source.path}: onnxruntime fails: {_first_line(error)}") from error
         return [value[:count] if count < size and np.ndim(value) else value for value in values]
+
+
+def _image_first(source: Source, nodes: list[ort.NodeArg], outputs: Sequence[str]) -> list[ort.NodeArg]:
+    """Return a session's inputs, the one that ``outputs`` depend on before those that nothing reads."""
+    read = {value.name for value in inputs_of(source, outputs)} if len(nodes) > 1 else set()
+    return sorted(nodes, key=lambda node: node.name not in read)
+
+
+def _zeros(node: ort.NodeArg, count: int) -> NDArray[np.generic]:
+    """Return zeros for an input that nothing reads: for ``count`` images, and one where a size is free."""
+    kind = node.type.removeprefix("tensor(").removesuffix(")")
+    free = [count] + [1] * len(node.shape)
+    shape = [dim if isinstance(dim, int) else free[i] for i, dim in enumerate(node.shape)]
+    return np.zeros(shape, {"float": "float32", "double": "float64", "string": "U1"}.get(kind, kind))
 
 
 def _open(source: Source, outputs: Sequence[str], device: torch.device) -> ort.InferenceSession:
@@ -149,10 +163,7 @@ def _with_outputs(source: Source, outputs: Sequence[str]) -> str | bytes:
     hidden = [name for name in outputs if name not in shown]
     if not hidden:
         return str(source.path) if source.external else source.content
-    model = onnx.ModelProto()
-    model.CopyFrom(source.proto)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
-    content: bytes = model.SerializeToString()
+    content: bytes = expose(source, hidden).SerializeToString()
     return content
 
 
