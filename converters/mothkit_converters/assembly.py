@@ -5,12 +5,12 @@ from __future__ import annotations
 import keyword
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from operator import getitem
 from typing import Any
 
 import torch
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from onnx2torch.onnx_node import OnnxNode
 from torch import Tensor, fx, nn
 
@@ -22,7 +22,7 @@ from mothkit_converters.ops.registry import schema_version
 from mothkit_converters.ops.scope import Body, Scope
 from mothkit_converters.scopes import label, opsets_of
 from mothkit_converters.sizing import Sizing
-from mothkit_converters.tensors import array_of
+from mothkit_converters.tensors import array_of, is_outlined
 
 
 class Assembly:
@@ -39,13 +39,18 @@ class Assembly:
         opsets: The opset of each domain.
     """
 
-    def __init__(self, model: ModelProto, stored: Collection[str], derived: Collection[str] = ()) -> None:
-        """Build the network of a canonical ``model``; ``stored`` and ``derived`` as ``roles_of`` has them."""
+    def __init__(
+        self, model: ModelProto, stored: Mapping[str, TensorProto], derived: Collection[str] = ()
+    ) -> None:
+        """Build the network of a canonical ``model``; ``stored`` and ``derived`` as ``roles_of`` has them.
+
+        A tensor that ``model`` holds no data of has those of ``stored``.
+        """
         self.roles = roles_of(model.graph, stored, derived)
         self.tensors: dict[str, Tensor] = {}
         for initializer in model.graph.initializer:
             if (role := self.roles.get(initializer.name)) is not None:
-                values = torch.from_numpy(array_of(initializer).copy())
+                values = _values_of(initializer, stored)
                 self.tensors[initializer.name] = nn.Parameter(values) if role is Role.WEIGHT else values
         self.unbound = [name for name, role in self.roles.items() if role is Role.TORN]
         self.opsets = opsets_of(model)
@@ -179,6 +184,15 @@ class _Builder:
         except TypeError as error:
             raise UnsupportedOpError("Constant", name, "torch has no such element type") from error
         return tensor
+
+
+def _values_of(initializer: TensorProto, stored: Mapping[str, TensorProto]) -> Tensor:
+    """Return what ``initializer`` holds, or what is stored under its name, in its own dtype."""
+    holder = stored.get(initializer.name, initializer) if is_outlined(initializer) else initializer
+    if is_outlined(holder) or holder.dims != initializer.dims:
+        raise UnsupportedOpError("Constant", initializer.name, "its values are not found in the file")
+    dtype = helper.tensor_dtype_to_np_dtype(initializer.data_type)
+    return torch.from_numpy(array_of(holder).astype(dtype))
 
 
 def _register(owner: nn.Module, name: str, tensor: Tensor) -> None:

@@ -36,7 +36,7 @@ from mothkit_converters.scopes import (
 )
 from mothkit_converters.shapes import add_shapes, inferred, known_dims
 from mothkit_converters.source import Source
-from mothkit_converters.tensors import array_of, constant_tensor
+from mothkit_converters.tensors import array_of, constant_tensor, is_outlined, outline
 
 _OLD_OPSETS = (9, 10, 11, 12, 13)  # what an opset may be raised to; newer ones are served as they are
 _OPTIONAL_OUTPUTS = frozenset({"Dropout", "LayerNormalization", "MaxPool"})
@@ -101,8 +101,7 @@ def canonicalise(source: Source, outputs: Sequence[str], *, keep_inputs: bool = 
 
 def _typed_copy(source: Source) -> ModelProto:
     """Return a copy with initializers no longer among the inputs, and shapes inferred afresh."""
-    model = ModelProto()
-    model.CopyFrom(source.proto)
+    model = outline(source.proto, only_floats=True)  # weights stay where they are
     stored = {tensor.name for tensor in model.graph.initializer}
     real_inputs = [info for info in model.graph.input if info.name not in stored]
     del model.graph.input[:]
@@ -235,13 +234,21 @@ def _served(node: NodeProto, opsets: Mapping[str, int]) -> bool:
 
 
 def _same_weights(before: ModelProto, after: ModelProto) -> bool:
-    """Return whether every float initializer of ``before`` is in ``after``, bit by bit."""
+    """Return whether every float initializer of ``before`` is in ``after``; if so, as it was."""
     moved = {tensor.name: tensor for tensor in after.graph.initializer}
-    return all(
-        tensor.name in moved and np.array_equal(array_of(tensor), array_of(moved[tensor.name]))
+    floats = [
+        tensor
         for tensor in before.graph.initializer
         if tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)
-    )
+    ]
+    for tensor in floats:
+        if tensor.name not in moved or tensor.dims != moved[tensor.name].dims:
+            return False
+        if not is_outlined(tensor) and not np.array_equal(array_of(tensor), array_of(moved[tensor.name])):
+            return False
+    for tensor in floats:
+        moved[tensor.name].CopyFrom(tensor)  # the converter may have given an outline zeros
+    return True
 
 
 def _trim(node: NodeProto, graph: GraphProto) -> None:

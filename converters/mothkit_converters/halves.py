@@ -10,7 +10,7 @@ from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
 
 from mothkit_converters.shapes import inferred
 from mothkit_converters.source import Source
-from mothkit_converters.tensors import HALVES, array_of
+from mothkit_converters.tensors import HALVES, array_of, is_outlined
 
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "softmax_precision"})
 _TORCH: Mapping[int, torch.dtype] = MappingProxyType(
@@ -50,5 +50,9 @@ def _widen_attribute(attribute: AttributeProto) -> None:
 
 
 def _widen(tensor: TensorProto) -> None:
-    if tensor.data_type in HALVES:
+    if tensor.data_type not in HALVES:
+        return
+    if is_outlined(tensor):
+        tensor.data_type = TensorProto.FLOAT
+    else:
         tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype("f4"), tensor.name))

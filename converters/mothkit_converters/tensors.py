@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from mothkit_converters.attributes import attribute_tensors
 from mothkit_converters.scopes import unique_names
@@ -123,19 +123,45 @@ def _node_tensors(node: NodeProto) -> Iterator[TensorProto]:
             yield from _graph_tensors(graph)
 
 
-def outline(model: ModelProto, *, shapes: bool = True) -> ModelProto:
+def outline(model: ModelProto, *, shapes: bool = True, only_floats: bool = False) -> ModelProto:
     """Return a copy of ``model`` whose large tensors hold no data: as good for all that asks for no weights.
 
     Args:
         model: Any model; its tensors' sizes were checked.
         shapes: Whether tensors without data keep their shape. ONNX's checker wants them empty then.
+        only_floats: Whether data are left out of the floats in ``weight_tensors`` alone.
     """
     copy = ModelProto()
-    _outline(model, copy, shapes=shapes)
+
+    def enter(tensor: TensorProto, into: TensorProto) -> None:
+        size = byte_size(tensor)
+        if size is None or size <= _SMALL or (only_floats and tensor.data_type not in FLOATS):
+            into.CopyFrom(tensor)
+            return
+        into.name, into.data_type, into.doc_string = tensor.name, tensor.data_type, tensor.doc_string
+        into.dims.extend(tensor.dims if shapes else (0,))
+
+    def is_whole(message: Message) -> bool:
+        if only_floats and isinstance(message, FunctionProto):
+            return True
+        return isinstance(message, NodeProto) and not _is_outlinable(message, only_constants=only_floats)
+
+    _outline(model, copy, enter, is_whole)
     return copy
 
 
-def _outline(message: Message, into: Message, *, shapes: bool) -> None:
+def is_outlined(tensor: TensorProto) -> bool:
+    """Return whether ``tensor`` holds no data though its shape asks for some."""
+    holds = tensor.HasField("raw_data") or any(len(getattr(tensor, name)) for name in _DATA_FIELDS)
+    return not holds and math.prod(tensor.dims) > 0
+
+
+def _outline(
+    message: Message,
+    into: Message,
+    enter: Callable[[TensorProto, TensorProto], None],
+    is_whole: Callable[[Message], bool],
+) -> None:
     for field, value in message.ListFields():
         name = field.message_type.full_name if field.message_type is not None else ""
         if name not in _HOLDERS:
@@ -145,12 +171,12 @@ def _outline(message: Message, into: Message, *, shapes: bool) -> None:
             target = getattr(into, field.name)
             target = target.add() if field.is_repeated else target
             if isinstance(entry, TensorProto):
-                _outline_tensor(entry, target, shapes=shapes)
-            elif isinstance(entry, NodeProto) and not any(map(_holds_tensors, entry.attribute)):
+                enter(entry, target)
+            elif is_whole(entry):
                 target.CopyFrom(entry)
             else:
                 target.SetInParent()
-                _outline(entry, target, shapes=shapes)
+                _outline(entry, target, enter, is_whole)
 
 
 def _copy_field(field: FieldDescriptor, value: Any, into: Message) -> None:  # noqa: ANN401 - as protobuf has it
@@ -162,18 +188,12 @@ def _copy_field(field: FieldDescriptor, value: Any, into: Message) -> None:  # n
         setattr(into, field.name, value)
 
 
-def _holds_tensors(attribute: AttributeProto) -> bool:
-    one = attribute.HasField("t") or attribute.HasField("g")
-    return one or bool(attribute.tensors) or bool(attribute.graphs)
-
-
-def _outline_tensor(tensor: TensorProto, into: TensorProto, *, shapes: bool) -> None:
-    size = byte_size(tensor)
-    if size is None or size <= _SMALL:
-        into.CopyFrom(tensor)
-        return
-    into.name, into.data_type, into.doc_string = tensor.name, tensor.data_type, tensor.doc_string
-    into.dims.extend(tensor.dims if shapes else (0,))
+def _is_outlinable(node: NodeProto, *, only_constants: bool) -> bool:
+    """Return whether ``node`` holds graphs, or tensors that need not be copied."""
+    graphs = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+    if graphs or only_constants:
+        return graphs or constant_tensor(node) is not None
+    return any(attribute.HasField("t") or attribute.tensors for attribute in node.attribute)
 
 
 def byte_size(tensor: TensorProto) -> int | None:
