@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "fuzz" / "work" / "cases.jsonl"
-SLICE = 200  # cases a process
-SECONDS = 60  # that one step of a case may take
+SLICE = 1000  # cases a process
+SECONDS = 120  # that one step of a case may take
 BEGINNING = 600  # seconds until the first case; torch may load slowly
 ROOM = 200 * 2**20  # bytes that a case may take beside four times its file
 LARGEST = 3 * 2**20  # bytes of a file that is mutated; larger ones only take longer
@@ -183,7 +183,7 @@ def work(folder: Path, seed: int, start: int, stop: int) -> None:
     """Run these cases, telling each step on stdout."""
     import torch
 
-    from mothkit_converters import read_source  # noqa: F401 - loaded before memory is bounded
+    from mothkit_converters import read_source, to_torch  # noqa: F401 - loaded before memory is bounded
 
     torch.set_num_threads(1)
     files = [p for p in sorted(folder.glob("*.onnx")) if p.stat().st_size <= LARGEST]
