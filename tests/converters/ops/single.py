@@ -126,9 +126,14 @@ def versions(*ops: str) -> list[tuple[str, int]]:
 
 
 def kinds(op: str, version: int, place: int = 0) -> list[str]:
-    """Return numpy's names of what input ``place`` of ``op`` may hold, but for what numpy and torch do not share."""
+    """Return numpy's names of what input ``place`` of ``op`` may hold; of older versions' types only a few.
+
+    Types that numpy and torch do not share are left out. The newest version is asked for all the others.
+    """
     schema = defs.get_schema(op, max_inclusive_version=version)
     taken = {name.removeprefix("tensor(").removesuffix(")") for name in schema.inputs[place].types}
-    shared = {"float": "float32", "double": "float64", "bool": "bool"}
-    shared |= {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+    shared = {"float": "float32", "int32": "int32", "bool": "bool"}
+    if schema.since_version == defs.get_schema(op).since_version:
+        shared |= {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+        shared["double"] = "float64"
     return sorted(shared[name] for name in taken & set(shared))
