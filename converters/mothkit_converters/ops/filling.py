@@ -72,18 +72,23 @@ def _constant_of_shape(node: OnnxNode, graph: OnnxGraph) -> OperationConverterRe
     return _filling(node, graph, constant_of_shape, value, size=math.prod)
 
 
-def range_(start: float, limit: float, delta: float, like: Tensor) -> Tensor:
+Scalar = float | Sequence[float]
+"""A number, or a list of one: exporters write a tensor [1] where ONNX wants a scalar."""
+
+
+def range_(start: Scalar, limit: Scalar, delta: Scalar, like: Tensor) -> Tensor:
     """Return the numbers from ``start`` to before ``limit`` in steps of ``delta``, in the dtype of ``like``."""
     count = _length(start, limit, delta)
     check_count("Range", count)
-    return start + delta * torch.arange(count, dtype=like.dtype, device=like.device)
+    return listed(start)[0] + listed(delta)[0] * torch.arange(count, dtype=like.dtype, device=like.device)
 
 
-def _length(start: float, limit: float, delta: float) -> int:
-    """Return how many numbers a range has."""
+def _length(*numbers: Scalar) -> int:
+    """Return how many numbers there are from a start to before a limit, in steps."""
+    start, limit, delta = (listed(number)[0] for number in numbers)
     if isinstance(delta, float):
         return max(math.ceil((limit - start) / delta), 0)
-    return max(-((start - limit) // delta), 0)  # type: ignore[return-value]
+    return max(-((start - limit) // delta), 0)
 
 
 @serve("Range", 11, 27)  # 27 adds half precision, which is computed in float32 as its stash_type says

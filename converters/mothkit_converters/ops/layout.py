@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mothkit_converters.ops.call import operator
+from mothkit_converters.ops.call import listed, operator
 
 _FAR = 2**31  # as good as the end of any axis; torch computes places from what it is given, and may overflow
 
@@ -26,7 +26,7 @@ def _check_squeeze(given: Mapping[Any, Any], place: Any) -> str:  # noqa: ANN401
 
 @operator("Squeeze", 1, 11, check=lambda attributes: _check_squeeze(attributes, "axes"))
 @operator("Squeeze", 13, 21, 23, 24, 25, numbers=(1,), limit=lambda fixed: _check_squeeze(fixed, 1))
-def squeeze(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+def squeeze(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
     """Return ``x`` without these ``axes`` of size 1; without all such where none is named.
 
     Raises:
@@ -34,6 +34,7 @@ def squeeze(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
     """
     if axes is None:
         return x.squeeze()
+    axes = listed(axes)
     if not axes:
         raise RuntimeError(
             "a Squeeze is given an empty list of axes: ONNX and onnxruntime differ on what goes"
@@ -45,10 +46,10 @@ def squeeze(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
 
 @operator("Unsqueeze", 1, 11)
 @operator("Unsqueeze", 13, 21, 23, 24, 25, numbers=(1,))
-def unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
+def unsqueeze(x: Tensor, axes: int | Sequence[int]) -> Tensor:
     """Return ``x`` with axes of size 1 put in, counted as the result has them."""
-    rank = x.dim() + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
+    rank = x.dim() + len(listed(axes))
+    for axis in sorted(axis % rank for axis in listed(axes)):
         x = x.unsqueeze(axis)
     return x
 
@@ -60,23 +61,19 @@ def concat(*inputs: Tensor, axis: int = 1) -> Tensor:
 
 
 def _check_split(attributes: Mapping[str, Any]) -> str:
-    if attributes.get("axis", 0) is None:
-        return "it names no axis, and version 1 has no default"
-    number = attributes.get("num_outputs")
-    wrong = number is not None and number != attributes["outputs"]
-    return f"num_outputs is {number}, and it has {attributes['outputs']} outputs" if wrong else ""
+    return "it names no axis, and version 1 has no default" if attributes["axis"] is None else ""
 
 
 @operator("Split", 1, numbers=(1,), check=_check_split, axis=None)
 @operator("Split", 2, 11)
 @operator("Split", 13, numbers=(1,))
-@operator("Split", 18, numbers=(1,), check=_check_split, uneven=True)
+@operator("Split", 18, numbers=(1,), uneven=True)
 def split(
     x: Tensor,
     split: Sequence[int] | None = None,
     *,
     axis: int = 0,
-    num_outputs: int | None = None,  # noqa: ARG001 - the same as ``outputs``, as is checked
+    num_outputs: int | None = None,  # noqa: ARG001 - the same as ``outputs``: the file was checked
     outputs: int,
     uneven: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
@@ -92,15 +89,16 @@ def split(
 @operator("Slice", 10, 11, 13, numbers=(1, 2, 3, 4))
 def slice_(
     x: Tensor,
-    starts: Sequence[int],
-    ends: Sequence[int],
-    axes: Sequence[int] | None = None,
-    steps: Sequence[int] | None = None,
+    starts: int | Sequence[int],
+    ends: int | Sequence[int],
+    axes: int | Sequence[int] | None = None,
+    steps: int | Sequence[int] | None = None,
 ) -> Tensor:
     """Return a part of ``x``: from each start to before its end, in steps that may go backwards."""
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    for axis, *numbers in zip(axes, starts, ends, steps, strict=True):
+    count = len(listed(starts))
+    axes = range(count) if axes is None else listed(axes)
+    steps = [1] * count if steps is None else listed(steps)
+    for axis, *numbers in zip(axes, listed(starts), listed(ends), steps, strict=True):
         x = _cut(x, axis % x.dim(), *(min(max(number, -_FAR), _FAR) for number in numbers))
     return x
 

@@ -49,10 +49,10 @@ def _limit_expand(fixed: Mapping[int, Any]) -> str:
 
 
 @operator("Expand", 8, 13, numbers=(1,), limit=_limit_expand)
-def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
+def expand(x: Tensor, shape: int | Sequence[int]) -> Tensor:
     """Return ``x`` broadcast to ``shape``, or to its own where that is larger."""
-    more = len(shape) - x.dim()
-    wanted = [1] * -more + list(shape)
+    more = len(listed(shape)) - x.dim()
+    wanted = [1] * -more + listed(shape)
     sizes = [-1 if size == 1 and place >= more else size for place, size in enumerate(wanted)]
     result = x.expand(sizes)
     check_count("Expand", result.numel())

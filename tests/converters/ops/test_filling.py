@@ -44,6 +44,12 @@ def test_range(opset: int, stored: tuple[int, ...], dtype: str) -> None:
         )
 
 
+def test_a_list_of_one_stands_for_a_number() -> None:
+    for stored in ((), (0, 1, 2)):
+        given = (ints(2), ints(7), np.array(2))
+        assert_agrees("Range", *given, opset=11, stored=stored, expected=[ints(2, 4, 6)])
+
+
 def test_a_range_of_fractions_is_as_long_as_in_onnxruntime() -> None:
     for numbers in [(0.1, 1.1, 0.1), (0, 1, 0.1), (1, -0.5, -0.3)]:
         model, values = one("Range", *(np.array(number, np.float32) for number in numbers), opset=11)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mothkit_converters import UnsupportedOpError
+from mothkit_converters import ConversionError, UnsupportedOpError
 from mothkit_converters.ops.layout import slice_
 from tests.converters.ops.single import assert_agrees, assert_same, imported, one, ours, runtime
 
@@ -110,7 +110,7 @@ def test_the_last_part_may_be_shorter_from_version_18_on() -> None:
 def test_a_split_that_nothing_decides_is_refused() -> None:
     with pytest.raises(UnsupportedOpError, match="names no axis"):
         imported(one("Split", X, opset=1, outputs=2)[0])
-    with pytest.raises(UnsupportedOpError, match="num_outputs is 3, and it has 2 outputs"):
+    with pytest.raises(ConversionError, match="3 outputs, and has 2"):
         imported(one("Split", X, opset=18, outputs=2, num_outputs=3)[0])
 
 
@@ -150,6 +150,31 @@ def test_slice_with_attributes_or_without_axes() -> None:
     assert_agrees("Slice", X, opset=1, starts=[0, 1], ends=[1, 3], expected=[X[:1, 1:3]])
     assert_agrees("Slice", X, ints(1, 0), ints(2, 2), opset=13)
     assert_agrees("Slice", np.arange(9) > 4, ints(7), ints(1), None, ints(-2), opset=13)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_number_stands_for_a_list_of_one(stored: bool) -> None:
+    single = np.array(1)
+    assert_agrees(
+        "Slice",
+        X,
+        single,
+        np.array(3),
+        np.array(-2),
+        opset=13,
+        stored=(1, 2, 3) if stored else (),
+        expected=[X[:, :, 1:3]],
+    )
+    assert_agrees("Squeeze", ONES, single, opset=13, stored=(1,) if stored else (), expected=[ONES[:, 0]])
+    assert_agrees("Unsqueeze", X, single, opset=13, stored=(1,) if stored else (), expected=[X[:, None]])
+    assert_agrees(
+        "Expand",
+        ONES[0, 0, 0],
+        np.array(4),
+        opset=13,
+        stored=(1,) if stored else (),
+        expected=[ONES[0, 0, 0].repeat(4)],
+    )
 
 
 @pytest.mark.parametrize("opset", [11, 13, 28])
