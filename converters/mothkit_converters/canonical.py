@@ -75,6 +75,7 @@ def canonicalise(source: Source, outputs: Sequence[str], *, keep_inputs: bool = 
     _select_outputs(source, model, outputs)
     model = _without_functions(model)
     _keep_needed(model.graph)
+    _refuse_sparse(model.graph)
     if not keep_inputs:
         _drop_inputs(model.graph)
     _see_through_identities(model.graph)
@@ -194,6 +195,17 @@ def _drop_inputs(graph: GraphProto) -> None:
     kept = [info for info in graph.input if info.name in read]
     del graph.input[:]
     graph.input.extend(kept)
+
+
+def _refuse_sparse(graph: GraphProto) -> None:
+    """Raise UnsupportedOpError where a node reads a tensor that the file stores sparse."""
+    sparse = {entry.values.name for part in all_graphs(graph) for entry in part.sparse_initializer}
+    for node in all_nodes(graph) if sparse else ():
+        if found := sparse.intersection(node.input):
+            why = (
+                f"it reads the sparse initializer '{found.pop()}', whose zeros have no place; store it dense"
+            )
+            raise UnsupportedOpError(node.op_type, label(node), why)
 
 
 def _see_through_identities(graph: GraphProto) -> None:

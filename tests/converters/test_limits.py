@@ -17,6 +17,7 @@ from mothkit_converters import (
     NotOnnxError,
     SourceError,
     TooLargeError,
+    UnsupportedOpError,
     read_source,
     to_torch,
 )
@@ -194,6 +195,18 @@ def test_fields_are_found_where_protobuf_finds_them(real_model: Path) -> None:
     for i, tensor in enumerate(model.graph.initializer):
         if tensor.HasField("raw_data"):
             assert spans[((7, 0), (5, i))] == tensor.raw_data
+
+
+def test_sparse_weights_are_refused_by_name(save: Save) -> None:
+    path = save(HEAD + "g (float[N, 3] x) => (float[N, 3] y) { z = MatMul(x, w) y = Relu(z) }")
+    model = onnx.load(path)
+    values = numpy_helper.from_array(np.ones(2, np.float32), "w")
+    places = numpy_helper.from_array(np.array([0, 4]), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [3, 3]))
+    with pytest.raises(
+        UnsupportedOpError, match=r"model\.onnx: operator MatMul .* sparse initializer 'w'.*dense"
+    ):
+        to_torch(stored(path, model.SerializeToString()))
 
 
 def test_initializers_that_break_their_name_are_refused(cnn: Path) -> None:
