@@ -67,7 +67,7 @@ class _Builder:
 
     def __init__(self, shared: Assembly, graph: GraphProto, outer: _Builder | None = None) -> None:
         self._shared, self._outer = shared, outer
-        self._onnx = Scope(graph, None if outer is None else outer._onnx, self._body)  # noqa: SLF001
+        self._onnx: Scope = Scope(graph, None if outer is None else outer._onnx, self._body)  # noqa: SLF001
         self._graph = fx.Graph()
         self._nodes, self._weights = nn.Module(), nn.Module()
         self._values: dict[str, fx.Node] = {}
@@ -90,7 +90,7 @@ class _Builder:
         root = nn.Module()
         root.add_module("nodes", self._nodes)
         root.add_module("weights", self._weights)
-        self.network = fx.GraphModule(root, self._graph)
+        self.network: fx.GraphModule = fx.GraphModule(root, self._graph)
 
     def _add_input(self, name: str) -> None:
         """Let the network take a value, after those that it takes already."""

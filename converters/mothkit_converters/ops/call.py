@@ -117,7 +117,7 @@ def _name(function: Callable[..., Any]) -> str:
     return _name(function.args[0]) if isinstance(function, partial) else function.__name__
 
 
-def listed(numbers: int | float | Sequence[int] | None) -> list[Any]:
+def listed(numbers: float | Sequence[float] | None) -> list[Any]:
     """Return ``numbers`` as a list, also where it is one alone or none."""
     if numbers is None:
         return []

@@ -80,15 +80,19 @@ def range_(start: Scalar, limit: Scalar, delta: Scalar, like: Tensor) -> Tensor:
     """Return the numbers from ``start`` to before ``limit`` in steps of ``delta``, in the dtype of ``like``."""
     count = _length(start, limit, delta)
     check_count("Range", count)
-    return listed(start)[0] + listed(delta)[0] * torch.arange(count, dtype=like.dtype, device=like.device)
+    steps = torch.arange(count, dtype=like.dtype, device=like.device)
+    made: Tensor = listed(start)[0] + listed(delta)[0] * steps
+    return made
 
 
 def _length(*numbers: Scalar) -> int:
     """Return how many numbers there are from a start to before a limit, in steps."""
     start, limit, delta = (listed(number)[0] for number in numbers)
-    if isinstance(delta, float):
-        return max(math.ceil((limit - start) / delta), 0)
-    return max(-((start - limit) // delta), 0)
+    whole = (
+        -((start - limit) // delta) if not isinstance(delta, float) else math.ceil((limit - start) / delta)
+    )
+    count: int = max(whole, 0)
+    return count
 
 
 @serve("Range", 11, 27)  # 27 adds half precision, which is computed in float32 as its stash_type says
