@@ -124,7 +124,8 @@ class _Tail:
 
     def head(self, output: str) -> Head:
         """Walk from ``output`` back through what keeps the order of scores, or picks the best."""
-        logits, stripped, value = output, [], output
+        logits, value = output, output
+        stripped: list[str] = []
         while (step := self._behind(value)) is not None:
             value, taken = step
             if taken:
