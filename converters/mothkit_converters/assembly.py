@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Collection, Mapping
 from operator import getitem
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,9 +21,12 @@ from mothkit_converters.ops import find_converter
 from mothkit_converters.ops.normalization import BatchNorm
 from mothkit_converters.ops.registry import schema_version
 from mothkit_converters.ops.scope import Body, Scope
+from mothkit_converters.quantisation import integer_weights
 from mothkit_converters.scopes import label, opsets_of
 from mothkit_converters.sizing import Sizing
 from mothkit_converters.tensors import array_of, is_outlined
+
+_WHOLE = MappingProxyType({"int2": "int8", "int4": "int8", "uint2": "uint8", "uint4": "uint8"})
 
 
 class Assembly:
@@ -36,6 +40,7 @@ class Assembly:
         tensors: The tensor of each float initializer.
         roles: What each is for.
         unbound: Weights that nothing trains.
+        integers: Those of them that the file has as integers.
         opsets: The opset of each domain.
     """
 
@@ -52,7 +57,9 @@ class Assembly:
             if (role := self.roles.get(initializer.name)) is not None:
                 values = _values_of(initializer, stored)
                 self.tensors[initializer.name] = nn.Parameter(values) if role is Role.WEIGHT else values
-        self.unbound = [name for name, role in self.roles.items() if role is Role.TORN]
+        self.integers = integer_weights(model.graph)
+        torn = [name for name, role in self.roles.items() if role is Role.TORN]
+        self.unbound = [*torn, *self.integers]
         self.opsets = opsets_of(model)
         self.network = _Builder(self, model.graph).network
 
@@ -179,8 +186,11 @@ class _Builder:
 
     def _plain(self, name: str) -> Tensor:
         """Return an initializer that is no float."""
+        values = self._onnx.initializers[name].to_numpy()
+        if (whole := _WHOLE.get(values.dtype.name)) is not None:
+            values = values.astype(whole)
         try:
-            tensor: Tensor = self._onnx.initializers[name].to_torch()
+            tensor: Tensor = torch.from_numpy(values.copy())
         except TypeError as error:
             raise UnsupportedOpError("Constant", name, "torch has no such element type") from error
         return tensor

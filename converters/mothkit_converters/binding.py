@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from onnx import GraphProto, TensorProto
 
+from mothkit_converters.quantisation import SCALES, cut_off
 from mothkit_converters.scopes import all_nodes
 from mothkit_converters.tensors import FLOATS
 
@@ -24,7 +25,9 @@ class Role(enum.Enum):
     STATISTIC = "statistic"  # follows the batch in train mode
     CONSTANT = "constant"  # stays: a single number in arithmetic, or part of the input's normalisation
     SETTING = "setting"  # stays, and may be read when the module is built: a bound, a ratio, a scale
-    TORN = "torn"  # stays: a weight here and a setting there, or one that the file has no tensor for
+    TORN = (
+        "torn"  # stays: a weight here and a setting there, or one without a tensor in the file or a gradient
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ _FUSED = frozenset({"Attention", "FusedConv", "FusedGemm", "FusedMatMul"})  # on
 _LAYERS = _NORMS | _PRODUCTS | _FUSED | {"GRU", "LSTM", "PRelu", "RNN"}
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mod", "Where"})
 _LAYOUT = frozenset({"Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Split", "Concat"})
+_ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _LAYOUT_TOO = frozenset({"Slice", "Flatten", "Pad"})
 _SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
     {
@@ -74,6 +78,7 @@ _SETTINGS: Mapping[str, Collection[int]] = MappingProxyType(
         "Resize": (1, 2),
         "RotaryEmbedding": (1, 2),
         "Upsample": (1,),
+        **SCALES,
     }
 )
 
@@ -95,8 +100,9 @@ def roles_of(graph: GraphProto, stored: Collection[str], derived: Collection[str
                 with_sizes = not sizes.isdisjoint(node.input)
                 role = _role(node.op_type, i, floats[name], fixed=name in normalisation)
                 found[name].append(Role.SETTING if with_sizes else role)
+    writable = set(stored) - cut_off(graph)
     return {
-        name: Role.SETTING if name in derived else _only(roles, stored=name in stored)
+        name: Role.SETTING if name in derived else _only(roles, stored=name in writable)
         for name, roles in found.items()
     }
 
@@ -149,7 +155,7 @@ def _input_normalisation(graph: GraphProto) -> set[str]:
         given = set(node.input) - stored - {""}
         if not given or not given <= raw:
             continue
-        if node.op_type in _ARITHMETIC | _LAYOUT | _LAYOUT_TOO:
+        if node.op_type in _ARITHMETIC | _LAYOUT | _LAYOUT_TOO | _ROUNDING:
             raw.update(node.output)
             found.update(stored.intersection(node.input))
     has_layer = any(node.op_type in _LAYERS for node in graph.node)

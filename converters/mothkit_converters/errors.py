@@ -69,17 +69,27 @@ class UnboundWeightsError(SourceError):
 
     Attributes:
         names: The initializers, in the graph's order.
+        integers: Those of them that are stored as integers.
     """
 
-    def __init__(self, path: Path | str, names: Sequence[str]) -> None:
-        shown = ", ".join(f"'{name}'" for name in names[:8])
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    def __init__(self, path: Path | str, names: Sequence[str], integers: Sequence[str] = ()) -> None:
+        way_out = "Pass allow_unbound=True to leave them as they are"
+        if integers:
+            way_out = (
+                f"{_listed(integers)} hold integers, which have no gradient: harden the float model that was "
+                f"quantised, and quantise the result again. {way_out}"
+            )
         super().__init__(
             path,
-            f"{len(names)} weight(s) cannot be trained and written back: {shown}{more}; expected all of them "
-            "to be. Pass allow_unbound=True to leave them as they are",
+            f"{len(names)} weight(s) cannot be trained and written back: {_listed(names)}; expected all of them "
+            f"to be. {way_out}",
         )
-        self.names = tuple(names)
+        self.names, self.integers = tuple(names), tuple(integers)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
 
 
 class BatchError(ConversionError):

@@ -140,7 +140,7 @@ def to_torch(
                 error.op, error.node, error.why, path=source.path, version=error.version
             ) from error
     if assembly.unbound and not allow_unbound:
-        raise UnboundWeightsError(source.path, assembly.unbound)
+        raise UnboundWeightsError(source.path, assembly.unbound, assembly.integers)
     inputs = [info.name for info in shadow.model.graph.input]
     bound = BoundModule(
         assembly.network,

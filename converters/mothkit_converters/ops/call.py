@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops.dtypes import strange_input
 from mothkit_converters.ops.registry import serve
+from mothkit_converters.ops.scope import is_carried
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,13 +67,16 @@ def operator(
     stored: Collection[int] = (),
     check: Callable[[Mapping[str, Any]], str] | None = None,
     limit: Callable[[Mapping[int, Any]], str] | None = None,
+    also: Collection[str] = (),
+    lists: bool = False,
     **presets: object,
 ) -> Callable[[F], F]:
     """Return a decorator that makes a function of tensors the converter of ``op`` at these schema versions.
 
     The function takes the node's inputs in order, None where one is left out, then the node's attributes by
     name; it declares every attribute that these versions have, with ONNX's default. One that it does not
-    declare is refused. If it has a keyword ``outputs``, that is the number of the node's outputs.
+    declare is refused. If it has a keyword ``outputs``, that is the number of the node's outputs; if it has
+    ``carried``, that is whether its first output, which holds integers, is to be kept as floats.
 
     Args:
         op: The operator's type.
@@ -83,6 +87,8 @@ def operator(
         stored: Which inputs it takes as a Python number where the file stores a single one, else as a tensor.
         check: Returns why a node with these attributes cannot be served, empty where it can.
         limit: Returns the same for the numbers that the file stores, by the place of their input.
+        also: Attributes that the function takes without naming them.
+        lists: Whether it takes sequences and optional values too: lists, and None.
         presets: Keywords that tell the function which versions these are.
     """
 
@@ -90,13 +96,14 @@ def operator(
         known = inspect.signature(function).parameters
 
         def convert(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
-            if why := strange_input(node, graph):
+            attributes = dict(presets) | attributes_of(node)
+            strange = strange_input(node, graph, lists=lists)
+            if why := strange or _misfit(known, attributes, also, len(node.input_values)):
                 raise UnsupportedOpError(op, node.name, why)
-            attributes = dict(presets) | _attributes(node)
-            if unknown := [name for name in attributes if name not in known]:
-                raise UnsupportedOpError(op, node.name, f"its attribute {unknown[0]} is not served")
             if "outputs" in known:
                 attributes["outputs"] = len(node.output_values)
+            if "carried" in known:
+                attributes["carried"] = is_carried(node, graph)
             if check is not None and (why := check(attributes)):
                 raise UnsupportedOpError(op, node.name, why)
             fixed = fixed_numbers(node, graph, numbers) | _single(node, graph, stored)
@@ -112,6 +119,16 @@ def operator(
     return register
 
 
+def _misfit(
+    known: Mapping[str, inspect.Parameter], attributes: Collection[str], also: Collection[str], inputs: int
+) -> str:
+    """Return why a function with these parameters cannot take a node's attributes and inputs, empty if it can."""
+    if unknown := [name for name in attributes if name not in known and name not in also]:
+        return f"its attribute {unknown[0]} is not served"
+    needed = [p.name for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    return f"it has no input for {needed[inputs]}" if inputs < len(needed) else ""
+
+
 def _name(function: Callable[..., Any]) -> str:
     """Return the name of a function; of a partial one, that of the function it was given."""
     return _name(function.args[0]) if isinstance(function, partial) else function.__name__
@@ -124,7 +141,8 @@ def listed(numbers: float | Sequence[float] | None) -> list[Any]:
     return list(numbers) if isinstance(numbers, Sequence) else [numbers]
 
 
-def _attributes(node: OnnxNode) -> dict[str, Any]:
+def attributes_of(node: OnnxNode) -> dict[str, Any]:
+    """Return the node's attributes by name, texts as str."""
     return {
         attribute.name: _plain(helper.get_attribute_value(attribute)) for attribute in node.proto.attribute
     }

@@ -48,12 +48,15 @@ def name_of(number: int) -> str:
     return names.get(number, f"element type {number}")
 
 
-def strange_input(node: OnnxNode, graph: OnnxGraph) -> str:
-    """Return what is wrong with the graph inputs that ``node`` reads, empty where torch has their types."""
+def strange_input(node: OnnxNode, graph: OnnxGraph, *, lists: bool = False) -> str:
+    """Return what is wrong with the graph inputs that ``node`` reads, empty where torch has their types.
+
+    ``lists`` says whether it takes sequences and optional values.
+    """
     kinds = {info.name: info.type for info in graph.proto.input if info.name in node.input_values}
     for name, kind in kinds.items():
         number = kind.tensor_type.elem_type
-        if kind.WhichOneof("value") not in (None, "tensor_type") and getattr(graph, "outermost", True):
+        if not lists and kind.WhichOneof("value") not in (None, "tensor_type"):
             return f"its input '{name}' is no tensor"
         if number and number not in DTYPES:
             return f"its input '{name}' is of {name_of(number)}, which is not computed with"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from onnx import GraphProto
 from onnx2torch.onnx_graph import OnnxGraph
 from onnx2torch.onnx_node import OnnxNode
 from torch import nn
+
+from mothkit_converters import quantisation
 
 
 class Body(NamedTuple):
@@ -24,18 +27,13 @@ class Body(NamedTuple):
 
 
 class Scope(OnnxGraph):
-    """A graph in which the initializers of the graphs around it can be seen.
-
-    Attributes:
-        outermost: Whether there are none around it, so that its inputs come from the caller.
-    """
+    """A graph in which the initializers of the graphs around it can be seen."""
 
     def __init__(
         self, graph: GraphProto, outer: Scope | None, assemble: Callable[[GraphProto], Body]
     ) -> None:
         super().__init__(graph)
         self._assemble = assemble
-        self.outermost = outer is None
         if outer is not None:
             hidden: Any = {info.name for info in graph.input}
             seen = {name: value for name, value in outer.initializers.items() if name not in hidden}
@@ -45,3 +43,13 @@ class Scope(OnnxGraph):
         """Return the network of the graph that ``node`` holds as ``attribute``."""
         graph = next(entry.g for entry in node.proto.attribute if entry.name == attribute)
         return self._assemble(graph)
+
+    @cached_property
+    def carried(self) -> frozenset[str]:
+        """Names of the integers that are kept as floats."""
+        return quantisation.carried(self.proto)
+
+
+def is_carried(node: OnnxNode, graph: OnnxGraph) -> bool:
+    """Return whether the first output of ``node``, which holds integers, is kept as floats."""
+    return isinstance(graph, Scope) and node.output_values[0] in graph.carried
