@@ -125,7 +125,8 @@ def _misfit(
     """Return why a function with these parameters cannot take a node's attributes and inputs, empty if it can."""
     if unknown := [name for name in attributes if name not in known and name not in also]:
         return f"its attribute {unknown[0]} is not served"
-    needed = [p.name for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    places = [p for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    needed = [p.name for p in places if p.name not in attributes]
     return f"it has no input for {needed[inputs]}" if inputs < len(needed) else ""
 
 

@@ -47,7 +47,7 @@ def bit_cast(x: Tensor, *, to: int) -> Tensor:
     return x.view(dtype)
 
 
-@operator("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25)
+@operator("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25, lists=True)
 def identity(x: Any) -> Any:  # noqa: ANN401 - sequences and optionals too
     """Return ``x``."""
     return x
