@@ -78,6 +78,7 @@ Scalar = float | Sequence[float]
 
 def range_(start: Scalar, limit: Scalar, delta: Scalar, like: Tensor) -> Tensor:
     """Return the numbers from ``start`` to before ``limit`` in steps of ``delta``, in the dtype of ``like``."""
+    start, limit, delta = (listed(number)[0] for number in (start, limit, delta))  # some files give lists
     count = _length(start, limit, delta)
     check_count("Range", count)
     steps = torch.arange(count, dtype=like.dtype, device=like.device)
