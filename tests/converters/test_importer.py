@@ -425,6 +425,9 @@ def test_real_models_agree_with_onnxruntime(real_model: Path, run: Run) -> None:
     except UnsupportedOpError as error:
         assert error.op in REFUSED
         return
+    except UnboundWeightsError as error:
+        assert error.names == error.integers  # a quantised file
+        bound = to_torch(source, allow_unbound=True)
     inputs = [numbers_for(value, np.random.default_rng(0)) for value in source.inputs]
     with torch.no_grad():
         given = (torch.from_numpy(x.astype("f4") if x.dtype == "f2" else x) for x in inputs)
