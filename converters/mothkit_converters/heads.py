@@ -88,13 +88,14 @@ def inputs_of(source: Source, values: Sequence[str]) -> tuple[Value, ...]:
 def expose(source: Source, names: Sequence[str]) -> ModelProto:
     """Return a copy of ``source``'s model that shows these values as outputs too, for a runtime to give them.
 
+    External data stay outside.
+
     Args:
         source: The model.
         names: Values of the graph, and logits that ``find_head`` found: what a LinearClassifier of scikit-learn
             computes before its post_transform has no name in the file, and is computed here by another node.
     """
-    model = ModelProto()
-    model.CopyFrom(source.proto)
+    model: ModelProto = ModelProto.FromString(source.content)
     shown = {value.name for value in source.outputs}
     linear = [node for node in model.graph.node if node.op_type == "LinearClassifier" and node.domain == ML]
     for node in linear:

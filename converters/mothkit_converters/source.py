@@ -83,12 +83,14 @@ class Source:
         """The model file's bytes, read again: beside the weights in ``proto`` they would double the memory.
 
         Raises:
-            SourceError: The file was written to since it was first read. That it was deleted, or another put
-                in its place, does not matter.
+            SourceError: The file was written to since it was first read, and ``proto`` does not give the same
+                bytes. That it was deleted, or another put in its place, does not matter.
         """
         content = self._file.read()
         if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise SourceError(self.path, "was written to since it was read; put the original back")
+            content = b"" if self.external else self.proto.SerializeToString()
+            if hashlib.sha256(content).hexdigest() != self.sha256:
+                raise SourceError(self.path, "was written to since it was read; put the original back")
         return content
 
     @property

@@ -14,9 +14,10 @@ from torch import Tensor
 from mothkit.classifier import as_logits, check_scores
 from mothkit.errors import DeviceError, ModelError
 from mothkit.inputs import InputSpec
-from mothkit_converters import Source, expose, inputs_of
+from mothkit_converters import Source, SourceError, expose, inputs_of
 
 _BATCH = 256
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _QUIET = 4  # fatal errors only: the others are raised
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -142,6 +143,8 @@ def _open(source: Source, outputs: Sequence[str], device: torch.device) -> ort.I
         ort.preload_dlls()
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}))
     model = _with_outputs(source, outputs)
+    if source.external:
+        options.add_session_config_entry(_EXTERNAL_FOLDER, str(source.path.parent.resolve()))
     try:
         session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class
@@ -154,16 +157,20 @@ def _open(source: Source, outputs: Sequence[str], device: torch.device) -> ort.I
     return session
 
 
-def _with_outputs(source: Source, outputs: Sequence[str]) -> str | bytes:
+def _with_outputs(source: Source, outputs: Sequence[str]) -> bytes:
     """Return what a session loads: the bytes that were checked, or a copy that shows inner values too.
 
-    A file with external data is loaded by its path, since these are found beside it.
+    External data stay in their files, beside the model's.
+
+    Raises:
+        ModelError: The file was written to since it was read.
     """
     shown = {value.name for value in source.outputs}
     hidden = [name for name in outputs if name not in shown]
-    if not hidden:
-        return str(source.path) if source.external else source.content
-    content: bytes = expose(source, hidden).SerializeToString()
+    try:
+        content: bytes = expose(source, hidden).SerializeToString() if hidden else source.content
+    except SourceError as error:
+        raise ModelError(str(error)) from error
     return content
 
 
