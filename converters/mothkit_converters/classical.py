@@ -144,7 +144,7 @@ def _linear(w: _Writer, output: str) -> None:
         raise w.refusal("its coefficients are not as many for each class")
     features = w.stored[coefficients].dims[1]
     if w.dims is not None and w.dims[-1:] not in ([0], [features]):
-        raise w.refusal(f"it has coefficients for {features} features, and takes {w.dims[-1]}")
+        raise w.refusal(f"it has coefficients for {features} features, and takes shape {list(w.dims)}")
     inputs = [w.floats(), coefficients, *([intercepts] if intercepts else [])]
     w.put("Gemm", inputs, output, transB=1)
 

@@ -197,6 +197,13 @@ def test_fields_are_found_where_protobuf_finds_them(real_model: Path) -> None:
             assert spans[((7, 0), (5, i))] == tensor.raw_data
 
 
+def test_a_linear_model_of_one_number_is_refused_by_name(save: Save) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]> g (float x) => (float[N, 2] y)'
+    node = "ai.onnx.ml.LinearRegressor<coefficients = [1.0, 2.0], targets = 2>"
+    with pytest.raises(UnsupportedOpError, match=r"LinearRegressor.* node 'y'.*takes shape \[\]"):
+        to_torch(save(f"{text} {{ y = {node}(x) }}"))
+
+
 def test_sparse_weights_are_refused_by_name(save: Save) -> None:
     path = save(HEAD + "g (float[N, 3] x) => (float[N, 3] y) { z = MatMul(x, w) y = Relu(z) }")
     model = onnx.load(path)
