@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mothkit_converters.errors import (
         BatchError,
         ConversionError,
+        ExportError,
         ExternalDataError,
         InvalidModelError,
         NotOnnxError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         UnsupportedOpError,
         WriteError,
     )
+    from mothkit_converters.exporter import export
     from mothkit_converters.heads import Head, expose, find_head, inputs_of, logits_value
     from mothkit_converters.importer import BoundModule, to_torch
     from mothkit_converters.ops.normalization import normalises
@@ -34,6 +36,7 @@ __all__ = [
     "BoundModule",
     "Change",
     "ConversionError",
+    "ExportError",
     "ExternalDataError",
     "GraphDiff",
     "Head",
@@ -50,6 +53,7 @@ __all__ = [
     "WriteError",
     "check_place",
     "diff",
+    "export",
     "expose",
     "find_head",
     "inputs_of",
@@ -63,6 +67,7 @@ __all__ = [
 _HOMES = {
     "binding": ("Binding", "Role"),
     "comparison": ("Change", "GraphDiff", "diff"),
+    "exporter": ("export",),
     "heads": ("Head", "expose", "find_head", "inputs_of", "logits_value"),
     "importer": ("BoundModule", "to_torch"),
     "ops.normalization": ("normalises",),

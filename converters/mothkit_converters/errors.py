@@ -106,3 +106,7 @@ class WriteError(ConversionError):
     def __init__(self, path: Path | str, message: str) -> None:
         super().__init__(f"{path}: {message}")
         self.path = Path(path)
+
+
+class ExportError(WriteError):
+    """A fresh graph could not be made of a module, or is not what was asked for; nothing was written."""

@@ -53,7 +53,7 @@ def write_back(bound: BoundModule, path: Path | str, *, metadata: Mapping[str, s
     """
     path = Path(path)
     source = bound.source
-    _check_place(path, source)
+    check_file(path, source)
     if foreign := [key for key in metadata or {} if not key.startswith(STAMP_PREFIX)]:
         raise WriteError(path, f"metadata key '{foreign[0]}' does not begin with '{STAMP_PREFIX}'")
     names = _changed_names(bound, path)
@@ -64,7 +64,7 @@ def write_back(bound: BoundModule, path: Path | str, *, metadata: Mapping[str, s
         held = touched.get(location, [])
         if not _check_external_place(path, source, location, ours, changed=bool(held)):
             files[location] = _external_pieces(bound, path, location, held)
-    _replace(path, files)
+    replace_files(path, files)
 
 
 def check_place(path: Path, source: Source) -> None:
@@ -73,24 +73,31 @@ def check_place(path: Path, source: Source) -> None:
     Raises:
         WriteError: The folder is missing, or a file stands there that must not be replaced.
     """
-    _check_place(path, source)
+    check_file(path, source)
     ours = _locations(path)
     for location in source.external:
         _check_external_place(path, source, location, ours, changed=True)
 
 
-def _check_place(path: Path, source: Source) -> None:
+def check_file(path: Path, source: Source | None) -> None:
+    """Check that a model can be written at ``path``, which is not that of ``source``.
+
+    Raises:
+        WriteError: The folder is missing, or a file stands there that must not be replaced.
+    """
     try:
         _check_target(path, source)
     except OSError as error:
         raise WriteError(path, f"cannot be written ({error.strerror}); choose another place") from error
 
 
-def _check_target(path: Path, source: Source) -> None:
+def _check_target(path: Path, source: Source | None) -> None:
     if not path.parent.is_dir():
         raise WriteError(path, f"the folder '{path.parent}' does not exist; make it first")
     if path.exists() and not path.is_file():
         raise WriteError(path, "is a folder or device; name the .onnx file to write")
+    if source is None:
+        return
     if _same_file(path, source.path):
         raise WriteError(path, "is the original file itself; the original is never overwritten, name another")
     if path.name in source.external:
@@ -237,8 +244,12 @@ def _locations(path: Path) -> set[str]:
         return set()
 
 
-def _replace(path: Path, files: Mapping[str, Iterator[bytes]]) -> None:
-    """Write all of ``files`` beside their places, then move them in, the model last."""
+def replace_files(path: Path, files: Mapping[str, Iterator[bytes]]) -> None:
+    """Write all of ``files``, pieces by name, beside their places near ``path``, then move them in, the model last.
+
+    Raises:
+        WriteError: They cannot be written. What stood there still stands.
+    """
     temporary: dict[Path, Path] = {}
     try:
         for name, pieces in files.items():

@@ -69,7 +69,8 @@ def attention(
 
 def split_heads(x: Tensor, heads: int | None) -> Tensor:
     """Return ``x`` [N, L, H*E] as [N, H, L, E]."""
-    return x.unflatten(2, (heads or 1, -1)).transpose(1, 2)
+    count = heads or 1
+    return x.reshape(*x.shape[:2], count, x.shape[2] // count).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:

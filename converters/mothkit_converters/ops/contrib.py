@@ -6,7 +6,7 @@ Shapes: N sequences, H heads, L queries, S keys, E numbers to a head, D numbers 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from mothkit_converters.ops.convolution import convolution
 from mothkit_converters.ops.recurrent import FUNCTIONS
 
 _DOMAIN = "com.microsoft"
-_ACTIVATIONS = {**FUNCTIONS, "clip": torch.clamp, "": lambda x: x}
+_ACTIVATIONS: Mapping[str, Callable[..., Tensor]] = {**FUNCTIONS, "clip": torch.clamp, "": lambda x: x}
 _PARAMETERS = {"clip": 2, "elu": 1, "hardsigmoid": 2, "leakyrelu": 1, "thresholdedrelu": 1}
 _SERVED = frozenset({*_PARAMETERS, "", "relu", "sigmoid", "softplus", "softsign", "tanh"})
 
@@ -271,7 +271,7 @@ def packed_attention(
     ``weight`` [D, 3D] and ``bias`` [3D] make queries, keys and values; ``past`` is [2, N, H, S - L, E].
     """
     packed = x @ weight if bias is None else x @ weight + bias
-    parts = packed.split(list(qkv_hidden_sizes) or [packed.shape[2] // 3] * 3, 2)
+    parts = torch.split(packed, list(qkv_hidden_sizes) or [packed.shape[2] // 3] * 3, 2)
     q, k, v = (split_heads(part, num_heads) for part in parts)
     if past is not None:
         k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
@@ -305,7 +305,7 @@ def multi_head_attention(
     if k is None or v is None or not q.dim() == k.dim() == v.dim() == 3:
         raise ConversionError("MultiHeadAttention is served for queries, keys and values of three axes alone")
     if bias is not None:
-        parts = bias.split([q.shape[2], k.shape[2], v.shape[2]])
+        parts = torch.split(bias, [q.shape[2], k.shape[2], v.shape[2]])
         q, k, v = (x + part for x, part in zip((q, k, v), parts, strict=True))
     q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
     k = k if past_key is None else torch.cat([past_key, k], 2)

@@ -253,7 +253,7 @@ def recurrent(
     return _delivered(_stepped(gates, states, steps, sequence_lens, direction), layout, outputs)
 
 
-def _activate(name: str, parameters: Sequence[float], clip: float | None, x: Tensor) -> Tensor:
+def _activate(name: str, parameters: Sequence[float | None], clip: float | None, x: Tensor) -> Tensor:
     return FUNCTIONS[name](x if clip is None else x.clamp(-clip, clip), *parameters)
 
 
@@ -264,7 +264,7 @@ def _arranged(
     x = x.transpose(0, 1) if layout else x
     shape = (r.shape[0], x.shape[1], r.shape[2])
     given = (state.transpose(0, 1) if layout and state is not None else state for state in states)
-    return x, [x.new_zeros(shape) if state is None else state.expand(shape) for state in given]
+    return x, [x.new_zeros(shape) if state is None else state.expand(shape).contiguous() for state in given]
 
 
 def _delivered(found: State, layout: int, outputs: int) -> Any:  # noqa: ANN401 - as the node has it
@@ -295,7 +295,7 @@ def _fused(
         direction: ONNX's word for it.
     """
     parameters = [
-        torch.cat([part.chunk(len(gates))[gate] for gate in gates]) if len(gates) > 1 else part
+        torch.cat([_piece(part, gate, len(gates)) for gate in gates]) if len(gates) > 1 else part
         for d in range(len(weights[0]))
         for part in _parts(weights, d)
     ]
@@ -304,13 +304,19 @@ def _fused(
     hidden = list(states) if len(states) > 1 else states[0]
     y, *last = kernel(x, hidden, parameters, biased, 1, 0.0, False, both, False)  # noqa: FBT003 - torch's order
     y = y.flip(0) if direction == "reverse" else y
-    return y.unflatten(2, (len(weights[0]), -1)), *last
+    return y.reshape(*y.shape[:2], *weights[1].shape[::2]), *last
+
+
+def _piece(x: Tensor, index: int, count: int) -> Tensor:
+    """Return one of ``count`` equal pieces; torch.onnx writes a slice plainly, and a chunk as a sequence."""
+    size = len(x) // count
+    return x[index * size : (index + 1) * size]
 
 
 def _parts(weights: tuple[Tensor, Tensor, Tensor | None], d: int) -> list[Tensor]:
     """Return the weights and biases of one direction in torch's order."""
     w, r, b = weights
-    return [w[d], r[d]] if b is None else [w[d], r[d], *b[d].chunk(2)]
+    return [w[d], r[d]] if b is None else [w[d], r[d], _piece(b[d], 0, 2), _piece(b[d], 1, 2)]
 
 
 def _stepped(
