@@ -34,8 +34,11 @@ def as_tensor(
     numbers: Numbers, shape: Sequence[int] | None, dtype: torch.dtype, like: Tensor | None
 ) -> Tensor:
     """Return ``numbers`` as a tensor on the device of ``like``, of one dimension where ``shape`` is None."""
-    made = torch.tensor(numbers, dtype=dtype, device=None if like is None else like.device)
-    return made if shape is None else made.reshape(tuple(shape))
+    device = None if like is None else like.device
+    size = (len(numbers),) if shape is None else tuple(shape)
+    if len(numbers) == 1:
+        return torch.full(size, numbers[0], dtype=dtype, device=device)  # no copy to wait for
+    return torch.tensor(numbers, dtype=dtype, device=device).reshape(size)
 
 
 def pick(places: Iterable[int], *numbers: Numbers) -> Numbers:
