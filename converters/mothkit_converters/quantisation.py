@@ -32,7 +32,6 @@ _DATA: Mapping[str, Collection[int]] = MappingProxyType(
         "QLinearLeakyRelu": (0,),
         "QLinearMatMul": (0, 3),
         "QLinearMul": (0, 3),
-        "QLinearReduceMean": (0,),
         "QLinearSigmoid": (0,),
         "QLinearSoftmax": (0,),
         "QLinearWhere": (1, 4),

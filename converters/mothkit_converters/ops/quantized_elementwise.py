@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -113,23 +113,6 @@ def average_windows(
 ) -> Tensor:
     """Return the mean of each window of ``x`` [N, C, ...]."""
     y = average_pool(dequantise(x, x_scale, x_zero), **windows)
-    return _quantised(y, y_scale, y_zero, carried=carried)
-
-
-@operator("QLinearReduceMean", 1, domain=MICROSOFT)
-def mean(
-    x: Tensor,
-    x_scale: Tensor,
-    x_zero: Tensor | None,
-    y_scale: Tensor,
-    y_zero: Tensor,
-    *,
-    axes: Sequence[int],
-    keepdims: int = 1,
-    carried: bool,
-) -> Tensor:
-    """Return the mean of ``x`` over ``axes``."""
-    y = dequantise(x, x_scale, x_zero).mean(tuple(axes), keepdim=bool(keepdims))
     return _quantised(y, y_scale, y_zero, carried=carried)
 
 
