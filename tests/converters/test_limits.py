@@ -21,6 +21,7 @@ from mothkit_converters import (
     read_source,
     to_torch,
 )
+from mothkit_converters.shapes import inferred, known_dims
 from mothkit_converters.wire import fields_of
 
 Save = Callable[..., Path]
@@ -134,8 +135,15 @@ def test_a_split_into_a_billion_is_refused(save: Save) -> None:
         "g (float[1] x) => (float[N] y) <int64 a = {0}, int64 b = {1000000000000}, int64 c = {1}>"
         " { z = Range(a, b, c) w = Cast<to = 1>(z) y = Add(w, x) }",
         "g (float[1, 1] x) => (float[N, M] y) <int64[2] s = {1000000, 1000000}> { z = Tile(x, s) y = Relu(z) }",
+        "g (float[1] x) => (float[N] y) <int64[1] s = {30000}>"
+        " { a = Mul(s, s) b = ConstantOfShape(a) c = Cast<to = 1>(b) y = Add(c, x) }",
+        "g (float[30000, 1] x) => (float[N] y) <int64[1] i = {0}>"
+        " { a = Shape(x) c = Gather(a, i) b = Mul(c, c) d = ConstantOfShape(b) e = Cast<to = 1>(d) y = Relu(e) }",
+        "g (float[300, 1] x) => (float[N] y) <int64[1] i = {0}>"
+        " { a = Shape(x) c = Gather(a, i) d = ConstantOfShape(c) p = Shape(d) q = Mul(p, c) r = Mul(q, q)"
+        " u = ConstantOfShape(r) e = Cast<to = 1>(u) y = Relu(e) }",
     ],
-    ids=["cast", "add", "expand", "fill", "range", "tile"],
+    ids=["cast", "add", "expand", "fill", "range", "tile", "product", "product of dimensions", "two steps"],
 )
 def test_absurd_sizes_cost_nothing_at_import(save: Save, graph: str) -> None:
     before = peak()
@@ -202,6 +210,23 @@ def test_a_linear_model_of_one_number_is_refused_by_name(save: Save) -> None:
     node = "ai.onnx.ml.LinearRegressor<coefficients = [1.0, 2.0], targets = 2>"
     with pytest.raises(UnsupportedOpError, match=r"LinearRegressor.* node 'y'.*takes shape \[\]"):
         to_torch(save(f"{text} {{ y = {node}(x) }}"))
+
+
+def test_shapes_behind_a_line_of_computed_length_are_inferred(save: Save) -> None:
+    graph = (
+        "g (float[300, 4] x) => (float[N, M] y) <int64[1] i = {0}, int64[1] e = {1}>"
+        " { a = Shape(x) c = Gather(a, i) d = ConstantOfShape(c) p = Shape(d) q = Concat<axis = 0>(p, e)"
+        " u = ConstantOfShape(q) y = Add(u, x) z = Relu(u) }"
+    )
+    assert known_dims(inferred(onnx.load(save(HEAD + graph))).graph)["z"] == [300, 1]
+
+
+def test_ranks_behind_a_line_of_unknown_length_are_inferred(save: Save) -> None:
+    graph = (
+        "g (float[N, 4] x, float[9, 4] w) => (float[N, M] y) <int64 i = {0}, int64 e = {1}>"
+        " { a = Shape(x) n = Gather(a, i) p = Range(i, n, e) q = Gather(w, p) y = Add(q, x) z = Relu(y) }"
+    )
+    assert known_dims(inferred(onnx.load(save(HEAD + graph))).graph)["z"] == [0, 4]
 
 
 def test_sparse_weights_are_refused_by_name(save: Save) -> None:
