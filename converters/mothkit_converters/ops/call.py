@@ -17,6 +17,7 @@ from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops.dtypes import strange_input
 from mothkit_converters.ops.registry import serve
 from mothkit_converters.ops.scope import is_carried
+from mothkit_converters.scopes import label
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,7 +76,7 @@ def operator(
 
     The function takes the node's inputs in order, None where one is left out, then the node's attributes by
     name; it declares every attribute that these versions have, with ONNX's default. One that it does not
-    declare is refused. If it has a keyword ``outputs``, that is the number of the node's outputs; if it has
+    declare is refused. Keywords ``outputs`` and ``node`` are the number of the node's outputs and its name; if it has
     ``carried``, that is whether its first output, which holds integers, is to be kept as floats.
 
     Args:
@@ -100,8 +101,8 @@ def operator(
             strange = strange_input(node, graph, lists=lists)
             if why := strange or _misfit(known, attributes, also, len(node.input_values)):
                 raise UnsupportedOpError(op, node.name, why)
-            if "outputs" in known:
-                attributes["outputs"] = len(node.output_values)
+            told = {"outputs": len(node.output_values), "node": label(node.proto)}
+            attributes |= {name: value for name, value in told.items() if name in known}
             if "carried" in known:
                 attributes["carried"] = is_carried(node, graph)
             if check is not None and (why := check(attributes)):

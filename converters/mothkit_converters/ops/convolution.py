@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import Tensor
-from torchvision.ops import deform_conv2d
+from torchvision.ops import deform_conv2d  # type: ignore[import-untyped]
 
 from mothkit_converters.ops.call import operator
 from mothkit_converters.ops.windows import halves, padded, too_many_axes, windows
@@ -79,7 +81,7 @@ def transposed_convolution(
     return y if bias is None else y + bias.reshape(-1, *[1] * rank)
 
 
-def _flat(attributes: dict[str, Sequence[int]]) -> str:
+def _flat(attributes: Mapping[str, Any]) -> str:
     return "" if len(attributes.get("kernel_shape", (1, 1))) == 2 else "it is not of two spatial axes"
 
 
@@ -103,7 +105,8 @@ def deformable_convolution(
     padding = at.begins
     if not at.symmetric:
         x, padding = at.fit(x), [0, 0]
-    return deform_conv2d(x, offset, weight, bias, at.strides, padding, at.dilations, mask)
+    y: Tensor = deform_conv2d(x, offset, weight, bias, at.strides, padding, at.dilations, mask)
+    return y
 
 
 @operator("Col2Im", 18, numbers=(1, 2))
@@ -120,10 +123,12 @@ def columns_to_image(
     at = windows(image_shape, block_shape, strides, dilations, pads, "NOTSET")
     whole = [n + b + e for n, b, e in zip(image_shape, at.begins, at.ends, strict=True)]
     counts = [(n - k) // s + 1 for n, k, s in zip(whole, at.extents, at.strides, strict=True)]
-    blocks = x.unflatten(2, counts).unflatten(1, (-1, math.prod(block_shape)))  # [N, C, block, counts...]
+    blocks = torch.unflatten(
+        torch.unflatten(x, 2, counts), 1, [-1, math.prod(block_shape)]
+    )  # [N, C, block, counts...]
     image = x.new_zeros(*blocks.shape[:2], *whole)
     for i, place in enumerate(product(*map(range, block_shape))):
         numbers = zip(place, counts, at.strides, at.dilations, strict=True)
         part = tuple(slice(p * d, p * d + (c - 1) * s + 1, s) for p, c, s, d in numbers)
-        image[(..., *part)] += blocks[:, :, i]
+        image[:, :, *part] += blocks[:, :, i]
     return padded(image, [-begin for begin in at.begins], [-end for end in at.ends])

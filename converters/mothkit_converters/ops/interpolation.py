@@ -157,5 +157,6 @@ def weights(
 
 def resampled(x: Tensor, dim: int, index: Tensor, share: Tensor) -> Tensor:
     """Return ``x`` with its axis ``dim`` made of the elements ``index``, weighed by ``share``: [taps, count]."""
-    parts = x.index_select(dim, index.flatten()).unflatten(dim, index.shape)
-    return (parts * share.to(x.dtype).reshape(*share.shape, *[1] * (x.dim() - dim - 1))).sum(dim)
+    parts = torch.unflatten(x.index_select(dim, index.flatten()), dim, index.shape)
+    mixed: Tensor = parts * share.to(x.dtype).reshape(*share.shape, *[1] * (x.dim() - dim - 1))
+    return mixed.sum(dim)

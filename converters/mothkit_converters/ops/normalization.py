@@ -18,7 +18,7 @@ from mothkit_converters.ops.registry import serve
 
 _TORCHS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # noqa: SLF001 - Batch- and InstanceNorm's root
 
-_STAGES = {
+_STAGES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
     TensorProto.FLOAT16: torch.float16,

@@ -166,6 +166,7 @@ def max_unpool(
     kernel_shape: Sequence[int],
     pads: Sequence[int] = (),
     strides: Sequence[int] = (),
+    node: str = "",
 ) -> Tensor:
     """Return zeros of the shape that was pooled to ``x`` [N, C, ...], with ``x`` at ``places``.
 
@@ -178,6 +179,6 @@ def max_unpool(
     shape = [*x.shape[:2], *((n - 1) * s + k - b - e for n, k, s, b, e in numbers)]
     if output_shape and list(output_shape) != shape:
         why = f"its output_shape is {list(output_shape)}, and its windows cover {shape}"
-        raise UnsupportedOpError("MaxUnpool", "", why)
+        raise UnsupportedOpError("MaxUnpool", node, why)
     flat = x.new_zeros(math.prod(shape))
     return flat.scatter(0, places.reshape(-1), x.reshape(-1)).reshape(shape)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align, roi_pool
+from torchvision.ops import roi_align, roi_pool  # type: ignore[import-untyped]
 
 from mothkit_converters.ops.call import operator
 
@@ -34,7 +34,9 @@ def align_regions(
     """Return means over the cells of ``regions`` [R, 4], each of the image of ``x`` [N, C, H, W] in ``images`` [R]."""
     numbered = torch.cat([images.to(regions.dtype).unsqueeze(1), regions], dim=1)
     aligned = coordinate_transformation_mode == "half_pixel"
-    return roi_align(x, numbered, (output_height, output_width), spatial_scale, sampling_ratio, aligned)  # type: ignore[no-any-return]
+    size = (output_height, output_width)
+    y: Tensor = roi_align(x, numbered, size, spatial_scale, sampling_ratio, aligned)
+    return y
 
 
 @operator("MaxRoiPool", 1, 22)
@@ -42,4 +44,5 @@ def pool_regions(
     x: Tensor, regions: Tensor, *, pooled_shape: Sequence[int], spatial_scale: float = 1.0
 ) -> Tensor:
     """Return maxima over the cells of ``regions`` [R, 5], of which the first number is the image in ``x``."""
-    return roi_pool(x, regions, list(pooled_shape), spatial_scale)  # type: ignore[no-any-return]
+    y: Tensor = roi_pool(x, regions, list(pooled_shape), spatial_scale)
+    return y

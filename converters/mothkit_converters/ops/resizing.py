@@ -42,6 +42,7 @@ class _Rule:
     antialias: bool = False
     exclude_outside: bool = False
     extrapolation: float = 0.0
+    node: str = ""  # its name
 
 
 def _unknown(attributes: Mapping[str, Any]) -> str:
@@ -74,6 +75,7 @@ def resize(
     keep_aspect_ratio_policy: str = "stretch",
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
+    node: str = "",
 ) -> Tensor:
     """Return ``x`` [...] in other sizes along ``axes`` (all where none is named), by ``scales`` or to ``sizes``."""
     rule = _Rule(
@@ -84,6 +86,7 @@ def resize(
         antialias=bool(antialias),
         exclude_outside=bool(exclude_outside),
         extrapolation=extrapolation_value,
+        node=node,
     )
     dims = [axis % x.dim() for axis in axes] or list(range(x.dim()))
     lengths = [x.shape[dim] for dim in dims]
@@ -98,9 +101,11 @@ def resize(
 
 @operator("Resize", 10, numbers=(1,), nearest_mode="")
 @operator("Upsample", 9, 10, numbers=(1,), nearest_mode="floor")
-def scale_by(x: Tensor, scales: Sequence[float], *, mode: str = "nearest", nearest_mode: str) -> Tensor:
+def scale_by(
+    x: Tensor, scales: Sequence[float], *, mode: str = "nearest", nearest_mode: str, node: str = ""
+) -> Tensor:
     """Return ``x`` [...] scaled, the first element of each axis in its place."""
-    rule = _Rule(mode="linear" if mode == "bilinear" else mode, nearest_mode=nearest_mode)
+    rule = _Rule(mode="linear" if mode == "bilinear" else mode, nearest_mode=nearest_mode, node=node)
     return _resized(x, dict(enumerate(_by_scales(x.shape, scales))), rule)
 
 
@@ -141,13 +146,13 @@ def _resized(x: Tensor, axes: Mapping[int, Axis], rule: _Rule) -> Tensor:
         why = (
             "onnxruntime and ONNX's reference read scales that make no whole length, or its roi, differently"
         )
-        raise UnsupportedOpError("Resize", rule.transform, why)
+        raise UnsupportedOpError("Resize", rule.node, why)
     changed = {dim: axis for dim, axis in axes.items() if axis.count != axis.size or not axis.exact}
     if not changed:
         return x
     if not x.is_floating_point() and (rule.antialias or rule.mode == "cubic"):
         why = f"{rule.mode} interpolation of {x.dtype}, expected floats: how it rounds is not laid down"
-        raise UnsupportedOpError("Resize", rule.mode, why)
+        raise UnsupportedOpError("Resize", rule.node, why)
     if _torch_has_it(x, changed, rule):
         sizes = [changed[dim].count if dim in changed else x.shape[dim] for dim in range(2, x.dim())]
         corners = None if rule.mode == "nearest" else rule.transform == "align_corners"
