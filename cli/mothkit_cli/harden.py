@@ -50,6 +50,10 @@ def harden(
     stamp_metadata: Annotated[
         bool, typer.Option("--stamp-metadata", help="Say in the file's metadata what was done to it.")
     ] = False,
+    export: Annotated[
+        Literal["surgery", "torch"],
+        typer.Option(help="Other weights in the same file, or a new graph through torch.onnx."),
+    ] = "surgery",
     json: options.Json = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -70,6 +74,7 @@ def harden(
         resume=resume,
         allow_unbound=allow_unbound,
         stamp_metadata=stamp_metadata,
+        export=export,
         **opening.values(),
     )
     outcome = _run(model, data, out, settings, quiet=quiet)

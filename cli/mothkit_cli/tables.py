@@ -41,7 +41,11 @@ def before_after(record: Record) -> list["Table"]:
     proof.add_row("parity before", _parity(record["parity_before"]))
     if after is not None:
         proof.add_row("parity after", _parity(record["parity_after"]))
-        proof.add_row("changed", f"{len(record['changed'])} initializers, nothing else")
+        fresh = record.get("export") == "torch"
+        proof.add_row(
+            "changed",
+            "a new graph" if fresh else f"{len(record['changed'])} initializers, nothing else",
+        )
     proof.add_row("time", f"{sum(record['seconds'].values()):.0f} s")
     return [table, proof]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         UnsupportedOpError,
         WriteError,
     )
-    from mothkit_converters.exporter import export
+    from mothkit_converters.exporter import check_export, export
     from mothkit_converters.heads import Head, expose, find_head, inputs_of, logits_value
     from mothkit_converters.importer import BoundModule, to_torch
     from mothkit_converters.ops.normalization import normalises
@@ -51,6 +51,7 @@ __all__ = [
     "UnsupportedOpError",
     "Value",
     "WriteError",
+    "check_export",
     "check_place",
     "diff",
     "export",
@@ -67,7 +68,7 @@ __all__ = [
 _HOMES = {
     "binding": ("Binding", "Role"),
     "comparison": ("Change", "GraphDiff", "diff"),
-    "exporter": ("export",),
+    "exporter": ("check_export", "export"),
     "heads": ("Head", "expose", "find_head", "inputs_of", "logits_value"),
     "importer": ("BoundModule", "to_torch"),
     "ops.normalization": ("normalises",),

@@ -70,6 +70,7 @@ def export(
     dynamic_batch: bool = True,
     opset: int | None = None,
     source: Source | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write ``module``, in eval mode, as a new ONNX file, checked in onnxruntime against the module itself.
 
@@ -86,6 +87,7 @@ def export(
         dynamic_batch: Whether the first axis of the inputs is to be of any size. It then is checked at two.
         opset: What the file imports; that of ``source`` unless given, and 18 where that is older or there is none.
         source: The file that the module came from, whose metadata are kept; a ``BoundModule`` knows its own.
+        metadata: Entries for the file's metadata; keys begin with ``mothkit.``.
 
     Raises:
         ExportError: onnxscript is missing, torch or onnxruntime cannot take the module, or the file would not be
@@ -93,7 +95,7 @@ def export(
         WriteError: The place cannot be written to, or is that of ``source``.
     """
     path = Path(path)
-    _require_onnxscript(path)
+    check_export(path)
     source = module.source if source is None and isinstance(module, BoundModule) else source
     check_file(path, source)
     network = _Positional(copy.deepcopy(module).eval().cpu().requires_grad_(requires_grad=False))
@@ -101,18 +103,34 @@ def export(
     inputs = _drawn(path, declared) if example_inputs is None else [x.detach().cpu() for x in example_inputs]
     if dynamic_batch:
         inputs = _of_size(inputs, max(_SMALLEST_FREE, len(inputs[0])))
-    names = input_names or [value.name for value in declared] or _numbered("input", len(inputs))
-    if output_names is None:
-        outputs = _run(network, inputs, path)
-        known = module.output_names if isinstance(module, BoundModule) else ()
-        output_names = known or _numbered("output", len(outputs))
-    if opset is None:
-        own = LOWEST_OPSET if source is None else source.opset or LOWEST_OPSET
-        opset = min(max(own, LOWEST_OPSET), _NEWEST_OPSET)
-    asked = _Asked(path, tuple(names), tuple(output_names), _axis(declared) if dynamic_batch else None, opset)
-    model = _finished(_translated(network, inputs, asked), module, asked, source)
+    outputs = _run(network, inputs, path)
+    known = module.output_names if isinstance(module, BoundModule) else ()
+    asked = _Asked(
+        path,
+        _names(path, "input", len(inputs), input_names or [value.name for value in declared]),
+        _names(path, "output", len(outputs), output_names or known),
+        _axis(declared) if dynamic_batch else None,
+        _usual_opset(source) if opset is None else opset,
+    )
+    model = _finished(_translated(network, inputs, asked), module, asked)
+    helper.set_model_props(model, _metadata(source, metadata or {}))
     _check(model, network, inputs, asked)
     replace_files(path, {path.name: iter([model.SerializeToString()])})
+
+
+def check_export(path: Path) -> None:
+    """Check, before any work, that a fresh file can be made for ``path``.
+
+    Raises:
+        ExportError: onnxscript is missing.
+    """
+    if find_spec("onnxscript") is None:
+        raise ExportError(
+            path, "a fresh export needs onnxscript; install it with pip install 'mothkit[export]'"
+        )
+
+
+_PREFIX = "module."  # of names within what follows
 
 
 class _Positional(nn.Module):
@@ -128,16 +146,6 @@ class _Positional(nn.Module):
         if isinstance(found, Tensor):
             return (found,)
         return tuple(found.values()) if isinstance(found, Mapping) else tuple(found)
-
-
-_PREFIX = "module."  # of names within it
-
-
-def _require_onnxscript(path: Path) -> None:
-    if find_spec("onnxscript") is None:
-        raise ExportError(
-            path, "a fresh export needs onnxscript; install it with pip install 'mothkit[export]'"
-        )
 
 
 def _drawn(path: Path, declared: Sequence[Value]) -> list[Tensor]:
@@ -162,8 +170,18 @@ def _drawn(path: Path, declared: Sequence[Value]) -> list[Tensor]:
     return inputs
 
 
-def _numbered(stem: str, count: int) -> list[str]:
-    return [stem] if count == 1 else [f"{stem}_{i}" for i in range(count)]
+def _names(path: Path, stem: str, count: int, given: Sequence[str]) -> tuple[str, ...]:
+    """Return a name for each of ``count`` inputs or outputs: those ``given``, else numbered ones."""
+    if not given:
+        return (stem,) if count == 1 else tuple(f"{stem}_{i}" for i in range(count))
+    if len(given) != count or len(set(given)) != count:
+        raise ExportError(path, f"the module has {count} {stem}(s), and their names are {list(given)}")
+    return tuple(given)
+
+
+def _usual_opset(source: Source | None) -> int:
+    own = 0 if source is None else source.opset or 0
+    return min(max(own, LOWEST_OPSET), _NEWEST_OPSET)
 
 
 def _axis(declared: Sequence[Value]) -> str:
@@ -255,18 +273,22 @@ def _hushed() -> Iterator[None]:
         log.disabled = was
 
 
-def _finished(model: ModelProto, module: nn.Module, asked: _Asked, source: Source | None) -> ModelProto:
-    """Return ``model`` at the opset asked for, with the names and the metadata that it is to have."""
+def _finished(model: ModelProto, module: nn.Module, asked: _Asked) -> ModelProto:
+    """Return ``model`` at the opset asked for, with the names that it is to have."""
     if (found := opsets_of(model).get("", 0)) != asked.opset:
         model = _at_opset(model, found, asked)
     _name_weights(model, module)
     _drop_zero_biases(model)
     if asked.batch:
         _name_axis(model, asked)
-    kept = {} if source is None else source.metadata
-    entries = {key: value for key, value in kept.items() if not key.startswith(STAMP_PREFIX)}
-    helper.set_model_props(model, entries | {EXPORT_KEY: "torch"})
     return model
+
+
+def _metadata(source: Source | None, given: Mapping[str, str]) -> dict[str, str]:
+    """Return what the file says of itself: what ``source`` says, without what we may have said there."""
+    kept = {} if source is None else source.metadata
+    others = {key: value for key, value in kept.items() if not key.startswith(STAMP_PREFIX)}
+    return others | dict(given) | {EXPORT_KEY: "torch"}
 
 
 def _at_opset(model: ModelProto, found: int, asked: _Asked) -> ModelProto:

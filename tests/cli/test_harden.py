@@ -65,6 +65,14 @@ def test_a_model_goes_in_and_the_same_model_comes_out(folder: Path, run: Run) ->
     assert run("evaluate", "out.onnx", "--data", "eval.npz").exit_code == 0  # the record holds --preprocess
 
 
+def test_a_new_graph_is_said_to_be_one(folder: Path, run: Run) -> None:
+    done = run(*HARDEN, "--export", "torch", "--stamp-metadata")
+    assert done.exit_code == 0, done.stderr
+    assert "a new graph" in done.stdout
+    metadata = read_source("out.onnx").metadata
+    assert (metadata["mothkit.export"], "mothkit.input_spec" in metadata) == ("torch", True)
+
+
 def test_a_stamped_file_needs_no_record(folder: Path, run: Run) -> None:
     original = hashlib.sha256(Path("model.onnx").read_bytes()).hexdigest()
     done = run(*HARDEN, "--stamp-metadata")

@@ -157,6 +157,7 @@ class Choosing(nn.Module):
         (nn.ReLU(), {"opset": 99}, "opset"),
         (nn.ReLU(), {"opset": 3}, "opset 3 cannot be had"),
         (Small(), {"example_inputs": None}, "example_inputs are needed"),
+        (nn.ReLU(), {"input_names": ["a", "b"]}, r"has 1 input\(s\), and their names are \['a', 'b'\]"),
     ],
 )
 def test_what_cannot_be_right_leaves_what_stood_there(

@@ -43,6 +43,7 @@ def harden(
     resume: bool = False,
     allow_unbound: bool = False,
     stamp_metadata: bool = False,
+    export: str = "surgery",
     emit: EventSink = silent,
     **opening: Unpack[Opening],
 ) -> Outcome:
@@ -64,6 +65,7 @@ def harden(
         resume: whether to go on from an interrupted run's checkpoint.
         allow_unbound: whether weights may be left untrainable.
         stamp_metadata: whether the file says in its own metadata what was done.
+        export: ``surgery`` replaces the weights in the file itself, ``torch`` writes a graph anew.
         emit: told of progress; see ``mothkit.events``.
         opening: how to open model and images; see ``mothkit.opening.Settings``.
 
@@ -82,6 +84,7 @@ def harden(
         resume=resume,
         allow_unbound=allow_unbound,
         stamp_metadata=stamp_metadata,
+        export=export,
         **opening,
     )
     return harden_file(Path(model), str(data), Path(out), settings, emit=emit)

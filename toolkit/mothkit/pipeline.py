@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from mothkit.agreement import Parity, Tolerance, check_import, compare, make_probes, torch_predict
-from mothkit.classifier import Classifier, as_model_errors, open_source
+from mothkit.classifier import Classifier, head_of, open_source
 from mothkit.describing import describe_file, describe_images, describe_run
 from mothkit.distance import Distances, all_directions, class_distances
 from mothkit.errors import ConfigError, ImageError, OutputError, ParityError
 from mothkit.evaluation import Evaluation, evaluate
 from mothkit.events import EventSink, Note, PhaseStarted, silent
+from mothkit.exporting import EXPORTS, check_exportable, place_model, write_model
 from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.moth import Moth
@@ -31,7 +32,7 @@ from mothkit.outputs import check_target, staging
 from mothkit.records import PhaseClock, record_path, write_record
 from mothkit.runtime import Session, repeatable
 from mothkit.triggers.file import KnownTrigger
-from mothkit_converters import diff, write_back
+from mothkit_converters import Source, diff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class HardenSettings(Settings):
         resume: whether to go on from the checkpoint of an interrupted run.
         allow_unbound: whether weights may be left untrainable.
         stamp_metadata: whether the file says in its own metadata what was done, and how pixels become its input.
+        export: ``surgery`` replaces the weights in the file itself, ``torch`` writes a graph anew.
     """
 
     profile: str = "default"
@@ -57,11 +59,14 @@ class HardenSettings(Settings):
     resume: bool = False
     allow_unbound: bool = False
     stamp_metadata: bool = False
+    export: str = "surgery"
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
         if self.profile not in PROFILES:
             raise ConfigError(f"profile is {self.profile!r}, not one of {', '.join(PROFILES)}")
+        if self.export not in EXPORTS:
+            raise ConfigError(f"export is {self.export!r}, not one of {', '.join(EXPORTS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ def harden_file(
     job = _open_job(path, data, out, settings, clock)
     clock(PhaseStarted("check the import"))
     parity_before = check_import(job.classifier, job.session, job.probes)
+    _rehearse(job, clock)
     before = _evaluate_before(job, clock)
     distance = _distance(job.classifier, job, clock)
     checkpoint = _checkpoint(job, clock)
@@ -127,6 +133,8 @@ def _open_job(path: Path, data: str, out: Path, settings: HardenSettings, emit: 
     emit(PhaseStarted("open"))
     source = open_source(path)
     check_target(out, source, _read_by(data, settings))
+    if settings.export == "torch":
+        check_exportable(source, out)
     model = open_model(source, settings, data=data, emit=emit)  # found by clean images alone
     images = model.images(data, per_class=True)
     judged_on = images if settings.eval_data is None else model.images(settings.eval_data)
@@ -253,15 +261,25 @@ def _prove_and_write(
     """Write beside the target, prove that file, then put it and its record in place; return the record."""
     clock(PhaseStarted("write and prove"))
     metadata = _metadata(job) if job.settings.stamp_metadata else None
-    with staging(job.out) as folder, as_model_errors():
+    with staging(job.out) as folder:
         staged = folder / job.out.name
-        write_back(hardened.network, staged, metadata=metadata)
+        write_model(hardened, staged, kind=job.settings.export, metadata=metadata)
         record = record | _prove(job, hardened, staged, clock)
         record |= {"written": True, "seconds": clock.stop()}
         write_record(record, record_path(staged))  # before the model is in place: there may be no room for it
-        write_back(hardened.network, job.out, metadata=metadata)
+        place_model(hardened, staged, job.out, kind=job.settings.export, metadata=metadata)
         record_path(staged).replace(record_path(job.out))
     return record
+
+
+def _rehearse(job: _Job, emit: EventSink) -> None:
+    """Write the original anew where that is asked for, so that what cannot be done fails before the work."""
+    if job.settings.export == "torch":
+        emit(PhaseStarted("try the export"))
+        with staging(job.out) as folder:
+            staged = folder / job.out.name
+            write_model(job.classifier, staged, kind="torch")
+            _check_written(job, job.classifier, _written_session(job, open_source(staged), job.classifier))
 
 
 def _metadata(job: _Job) -> dict[str, str]:
@@ -281,28 +299,44 @@ def _prove(job: _Job, hardened: Classifier, staged: Path, emit: EventSink) -> di
         ParityError: it gives other logits than the network that was written.
         OutputError: more than weights differ from the original.
     """
-    written = OpenModel(open_source(staged), job.model.spec, job.model.device, job.settings)
-    session = written.session(hardened.head.value)
-    parity = compare(
-        torch_predict(hardened.cpu(), torch.device("cpu")), session.logits, job.probes, Tolerance()
-    )
-    if not parity.agrees:
-        raise ParityError(
-            f"{job.out}: the written file differs from the hardened network by up to "
-            f"{parity.max_absolute:.3g}; it was not put in place"
-        )
+    source = open_source(staged)
+    session = _written_session(job, source, hardened)
+    parity = _check_written(job, hardened.cpu(), session)
     changes = diff(job.path, staged)
-    if not changes.only_weights:
+    if job.settings.export == "surgery" and not changes.only_weights:
         raise OutputError(
             f"{job.out}: more than weights would change ({changes.differences[0]}); not written"
         )
     after = evaluate(session.logits, job.judged_on, job.triggers, emit=emit)
     return {
-        "model_out": describe_file(job.out, written.source),
+        "model_out": describe_file(job.out, source),
         "parity_after": parity.to_dict(),
         "after": after.to_dict(),
         "changed": [asdict(change) for change in changes.changes],
     }
+
+
+def _written_session(job: _Job, written: Source, classifier: Classifier) -> Session:
+    """Return a session that gives the logits of a ``written`` file; those of a new graph have a new name."""
+    head = classifier.head
+    value = head.value if job.settings.export == "surgery" else head_of(written, head.output).value
+    return OpenModel(written, job.model.spec, job.model.device, job.settings).session(value)
+
+
+def _check_written(job: _Job, classifier: Classifier, session: Session) -> Parity:
+    """Return how what was written compares with ``classifier``, on its own device.
+
+    Raises:
+        ParityError: they differ.
+    """
+    predict = torch_predict(classifier, next(classifier.parameters()).device)
+    parity = compare(predict, session.logits, job.probes, Tolerance())
+    if not parity.agrees:
+        raise ParityError(
+            f"{job.out}: the written file differs from the network by up to {parity.max_absolute:.3g}; "
+            "it was not put in place"
+        )
+    return parity
 
 
 def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -> dict[str, Any]:
@@ -310,6 +344,7 @@ def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -
     found = job.model.preprocessing_search
     unseen = [job.judged_on.digest] if job.judged_on is not job.images else []
     return describe_run("harden", job.model) | {
+        "export": job.settings.export,
         "method": {
             "name": "moth",
             "profile": job.settings.profile,
