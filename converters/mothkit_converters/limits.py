@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from onnx import FunctionProto, ModelProto, NodeProto
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
 
 from mothkit_converters.errors import InvalidModelError, NotOnnxError, TooLargeError
 from mothkit_converters.wire import SIZED, Field, fields_of
@@ -80,12 +80,16 @@ Key = tuple[str, str, str]
 
 
 def check_nodes(path: Path, model: ModelProto) -> None:
-    """Check what ONNX's own checks would run out of memory at.
+    """Check what ONNX's own checks pass over, or would run out of memory at.
 
     Raises:
-        InvalidModelError: A function calls itself, or a Split has fewer outputs than it says.
+        InvalidModelError: A function calls itself, a Split has fewer outputs than it says, or an input or output
+            is of no known type.
         TooLargeError: Functions written out come to more than ``MAX_CALLED_NODES`` nodes.
     """
+    for info in (*model.graph.input, *model.graph.output):
+        if (kind := info.type.tensor_type.elem_type) not in TensorProto.DataType.values():
+            raise InvalidModelError(path, f"value '{info.name}' has the unknown element type {kind}")
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in _nodes(nodes):
             if node.op_type == "Split":

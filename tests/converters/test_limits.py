@@ -205,6 +205,14 @@ def test_fields_are_found_where_protobuf_finds_them(real_model: Path) -> None:
             assert spans[((7, 0), (5, i))] == tensor.raw_data
 
 
+@pytest.mark.parametrize("place", ["input", "output"])
+def test_an_unknown_element_type_is_refused(cnn: Path, place: str) -> None:
+    model = onnx.load(cnn)
+    getattr(model.graph, place)[0].type.tensor_type.elem_type = -1
+    with pytest.raises(InvalidModelError, match="has the unknown element type -1"):
+        read_source(stored(cnn, model.SerializeToString()))
+
+
 def test_a_linear_model_of_one_number_is_refused_by_name(save: Save) -> None:
     text = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]> g (float x) => (float[N, 2] y)'
     node = "ai.onnx.ml.LinearRegressor<coefficients = [1.0, 2.0], targets = 2>"
