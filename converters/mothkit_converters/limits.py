@@ -83,8 +83,8 @@ def check_nodes(path: Path, model: ModelProto) -> None:
     """Check what ONNX's own checks pass over, or would run out of memory at.
 
     Raises:
-        InvalidModelError: A function calls itself, a Split has fewer outputs than it says, or an input or output
-            is of no known type.
+        InvalidModelError: A function calls itself, a Split has fewer outputs than it says, or an input, output
+            or attribute is of no known type.
         TooLargeError: Functions written out come to more than ``MAX_CALLED_NODES`` nodes.
     """
     for info in (*model.graph.input, *model.graph.output):
@@ -92,18 +92,19 @@ def check_nodes(path: Path, model: ModelProto) -> None:
             raise InvalidModelError(path, f"value '{info.name}' has the unknown element type {kind}")
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in _nodes(nodes):
-            if node.op_type == "Split":
-                _check_split(path, node)
+            _check_attributes(path, node)
     _check_calls(path, model)
 
 
-def _check_split(path: Path, node: NodeProto) -> None:
-    said = next((a.i for a in node.attribute if a.name == "num_outputs"), 0)
-    if said > len(node.output):
-        name = node.name or next(iter(node.output), "")
-        raise InvalidModelError(
-            path, f"node '{name}' (Split) says it has {said} outputs, and has {len(node.output)}"
-        )
+def _check_attributes(path: Path, node: NodeProto) -> None:
+    where = f"node '{node.name or next(iter(node.output), '')}' ({node.op_type})"
+    for attribute in node.attribute:
+        if attribute.type == attribute.UNDEFINED:
+            raise InvalidModelError(path, f"{where} has an attribute '{attribute.name}' of no type")
+        if attribute.name == "num_outputs" and attribute.i > len(node.output):
+            raise InvalidModelError(
+                path, f"{where} says it has {attribute.i} outputs, and has {len(node.output)}"
+            )
 
 
 def _check_calls(path: Path, model: ModelProto) -> None:

@@ -205,6 +205,13 @@ def test_fields_are_found_where_protobuf_finds_them(real_model: Path) -> None:
             assert spans[((7, 0), (5, i))] == tensor.raw_data
 
 
+def test_an_attribute_of_no_type_is_refused(cnn: Path) -> None:
+    model = onnx.load(cnn)
+    model.graph.node[0].attribute[0].type = 0
+    with pytest.raises(InvalidModelError, match=r"model\.onnx: .*'pads'"):
+        read_source(stored(cnn, model.SerializeToString()))
+
+
 @pytest.mark.parametrize("place", ["input", "output"])
 def test_an_unknown_element_type_is_refused(cnn: Path, place: str) -> None:
     model = onnx.load(cnn)
