@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import onnx.inliner
 from onnx import ModelProto, NodeProto, defs, helper
 
 from mothkit_converters.scopes import all_nodes, opsets_of
 from mothkit_converters.shapes import inferred
-from mothkit_converters.tensors import outline
 
 
 def inline_defined(model: ModelProto, served: Callable[[NodeProto], bool]) -> ModelProto:
@@ -48,6 +48,7 @@ def inline_defined(model: ModelProto, served: Callable[[NodeProto], bool]) -> Mo
 
 def _definition(node: NodeProto, opset: int) -> defs.OpSchema | None:
     """Return the schema of ``node`` if it says how to compute it by other operators."""
+    schema: Any  # its stub lacks has_function
     try:
         schema = defs.get_schema(node.op_type, domain=node.domain, max_inclusive_version=opset)
     except defs.SchemaError:
@@ -56,9 +57,8 @@ def _definition(node: NodeProto, opset: int) -> defs.OpSchema | None:
 
 
 def _typed(model: ModelProto) -> ModelProto:
-    """Return a copy of ``model``, large tensors left out, with a type for each value that one is known for."""
-    typed = ModelProto()
-    typed.CopyFrom(inferred(outline(model)))
+    """Return an outline of ``model`` with a type for each value that one is known for."""
+    typed = inferred(model)
     typed.graph.value_info.extend(
         helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in typed.graph.initializer

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from onnx import GraphProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, helper
 from onnx2torch.onnx_graph import OnnxGraph
 from onnx2torch.onnx_node import OnnxNode
 from onnx2torch.utils.common import OnnxMapping, OperationConverterResult
@@ -217,7 +217,9 @@ def _scope(graph: OnnxGraph) -> Scope:
 
 
 def _graph_of(node: OnnxNode) -> GraphProto:
-    return next(attribute.g for attribute in node.proto.attribute if attribute.name == "body")
+    proto: NodeProto = node.proto
+    graph: GraphProto = next(attribute.g for attribute in proto.attribute if attribute.name == "body")
+    return graph
 
 
 def _empties(graph: GraphProto, first: int) -> list[Empty]:

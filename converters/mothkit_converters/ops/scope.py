@@ -26,7 +26,7 @@ class Body(NamedTuple):
     captured: tuple[str, ...]
 
 
-class Scope(OnnxGraph):
+class Scope(OnnxGraph):  # type: ignore[misc]  # it has no types
     """A graph in which the initializers of the graphs around it can be seen."""
 
     def __init__(
@@ -35,9 +35,9 @@ class Scope(OnnxGraph):
         super().__init__(graph)
         self._assemble = assemble
         if outer is not None:
-            hidden: Any = {info.name for info in graph.input}
+            hidden = {info.name for info in graph.input}
             seen = {name: value for name, value in outer.initializers.items() if name not in hidden}
-            self._initializers = {**seen, **self._initializers}
+            self._initializers: dict[str, Any] = {**seen, **self.initializers}
 
     def body(self, node: OnnxNode, attribute: str) -> Body:
         """Return the network of the graph that ``node`` holds as ``attribute``."""

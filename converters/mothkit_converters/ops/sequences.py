@@ -26,7 +26,8 @@ def nothing(*, dtype: int = 1) -> list[Tensor]:  # noqa: ARG001 - any type's emp
 @operator("SequenceAt", 11, numbers=(1,), lists=True)
 def at(values: Sequence[Tensor], position: int | list[int]) -> Tensor:
     """Return the element at ``position``, counted from the end where negative."""
-    return values[listed(position)[0]]
+    (place,) = listed(position)
+    return values[int(place)]
 
 
 @operator("SequenceInsert", 11, numbers=(2,), lists=True)
@@ -61,8 +62,8 @@ def split(
 ) -> list[Tensor]:
     """Return the parts of ``x`` along ``axis``: of these sizes, all of one size, or single slices."""
     if sizes is not None:
-        return list(x.split(sizes, axis))
-    return list(x.split(1, axis) if keepdims else x.unbind(axis))
+        return list(torch.split(x, sizes, axis))
+    return list(torch.split(x, 1, axis) if keepdims else x.unbind(axis))
 
 
 @operator("Optional", 15, 28, lists=True)
