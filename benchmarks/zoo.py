@@ -1,4 +1,4 @@
-"""How many ONNX files of a folder import, agree with onnxruntime, train whole, and come back the same.
+"""How many ONNX files of a folder go the whole way: into torch, trained, and back into the same graph.
 
 Run: ``python benchmarks/zoo.py FOLDER``
 """
@@ -6,19 +6,39 @@ Run: ``python benchmarks/zoo.py FOLDER``
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from frameworks.measure import agree, outputs_of, steps
 
-from mothkit_converters import BoundModule, ConversionError, Source, read_source, to_torch, write_back
+from mothkit_converters import BoundModule, ConversionError, Source, read_source, to_torch
 
-DTYPES = {"float": np.float32, "float16": np.float16, "double": np.float64, "int64": np.int64}
-TOLERANCE = 1e-4  # absolute and relative; files in half precision miss it honestly
+DTYPES = {"float": "f4", "float16": "f2", "double": "f8", "bool": "?", "uint8": "u1"}
+DTYPES |= {f"int{bits}": f"i{bits // 8}" for bits in (8, 16, 32, 64)}
+WAY = (
+    "converts",
+    "equals onnxruntime",
+    "all trainable",
+    "loss falls",
+    "written back",
+    "equal again",
+    "four times the batch",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What holds for one file, and the first thing that does not."""
+
+    file: str
+    held: dict[str, bool]
+    why: str
 
 
 def inputs_of(source: Source, batch: int) -> list[Any]:
@@ -28,21 +48,8 @@ def inputs_of(source: Source, batch: int) -> list[Any]:
     for value in source.inputs:
         dims = [dim if isinstance(dim, int) and dim > 0 else 64 for dim in (value.shape or ())]
         shape = [batch, *dims[1:]]
-        drawn.append(generator.random(shape).astype(DTYPES.get(value.dtype or "", np.float32)))
+        drawn.append(generator.random(shape).astype(DTYPES[value.dtype or "float"]))
     return drawn
-
-
-def outputs_of(bound: BoundModule, inputs: list[Any]) -> list[Any]:
-    given = (torch.from_numpy(x.astype(np.float32) if x.dtype == np.float16 else x) for x in inputs)
-    with torch.no_grad():
-        found = bound(*given)
-    return [y.numpy() for y in (found if isinstance(found, tuple) else (found,))]
-
-
-def agrees(found: list[Any], expected: list[Any]) -> bool:
-    return all(
-        np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE) for a, b in zip(found, expected, strict=True)
-    )
 
 
 def fixed_batch(source: Source) -> int:
@@ -59,47 +66,59 @@ def batches_agree(bound: BoundModule, source: Source) -> bool:
         parts = [outputs_of(bound, [x[i : i + size] for x in whole]) for i in range(0, 4 * size, size)]
     except (ConversionError, RuntimeError, TypeError):
         return False
-    if any(y.ndim == 0 or len(y) % 4 for y in together):
-        return False
-    return all(agrees([np.split(y, 4)[i] for y in together], part) for i, part in enumerate(parts))
+    return all(_is_joined(y, [part[k] for part in parts]) for k, y in enumerate(together))
 
 
-def measure(path: Path) -> dict[str, bool]:
+def _is_joined(whole: Any, parts: Sequence[Any]) -> bool:
+    """Return whether ``whole`` is ``parts`` one after the other, along the axis that is four times theirs."""
+    if whole.ndim == parts[0].ndim + 1:
+        return agree([whole], [np.stack(parts)])
+    axes = [axis for axis, size in enumerate(whole.shape) if size == 4 * parts[0].shape[axis]]
+    return len(axes) == 1 and agree([whole], [np.concatenate(parts, axes[0])])
+
+
+def measure(path: Path) -> Row:
     """Return what holds for one file."""
-    source = read_source(path)
-    bound = to_torch(source, allow_unbound=True)
-    inputs = inputs_of(source, fixed_batch(source))
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    expected = session.run(None, dict(zip((value.name for value in source.inputs), inputs, strict=True)))
-    with tempfile.TemporaryDirectory() as folder:
-        write_back(bound, Path(folder) / "same.onnx")
-        same = (Path(folder) / "same.onnx").read_bytes() == path.read_bytes()
-    return {
-        "converts": True,
-        "equals onnxruntime": agrees(outputs_of(bound, inputs), expected),
-        "all trainable": not bound.unbound and any(True for _ in bound.parameters()),
-        "larger batch": batches_agree(bound, source),
-        "comes back the same": same,
-    }
+    held: dict[str, bool] = {}
+    why = ""
+    try:
+        source = read_source(path)
+        for name, holds, words in steps(path, inputs_of(source, fixed_batch(source))):
+            held[name.replace("_", " ")] = holds
+            why = why or ("" if holds else words)
+        held["four times the batch"] = batches_agree(to_torch(source, allow_unbound=True), source)
+    except ConversionError as error:
+        why = why or f"{type(error).__name__}: {str(error).removeprefix(f'{path}: ')}"
+    except Exception as error:  # a crash is a row as well
+        why = why or f"crash: {type(error).__name__}: {str(error)[:200]}"
+    return Row(path.name, held, why)
+
+
+def measured(folder: Path) -> Iterator[Row]:
+    """Yield what holds for each file in ``folder`` and below."""
+    ort.set_default_logger_severity(4)
+    torch.manual_seed(0)
+    for path in sorted(folder.rglob("*.onnx")):
+        yield measure(path)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    counts = Counter(step for row in rows for step, holds in row.held.items() if holds)
+    return "\n".join(f"{step:24} {counts[step]:4} of {len(rows)}" for step in WAY)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    files = sorted(parser.parse_args().folder.rglob("*.onnx"))
-    ort.set_default_logger_severity(4)
-    counts: Counter[str] = Counter()
-    for path in files:
-        try:
-            held = measure(path)
-        except ConversionError as error:
-            print(f"{path.name:32} {type(error).__name__}: {str(error).removeprefix(f'{path}: ')[:90]}")
-            continue
-        counts.update(name for name, holds in held.items() if holds)
-        lacking = [name for name, holds in held.items() if not holds]
-        print(f"{path.name:32} {'but not: ' + ', '.join(lacking) if lacking else 'all'}")
-    for name, count in counts.items():
-        print(f"{name:24} {count:4} of {len(files)}")
+    rows = []
+    for row in measured(parser.parse_args().folder):
+        rows.append(row)
+        lacking = [step for step in WAY if not row.held.get(step)]
+        print(
+            f"{row.file:32} {'but not: ' + ', '.join(lacking) if lacking else 'all'} {row.why[:140]}",
+            flush=True,
+        )
+    print(summary(rows))
 
 
 if __name__ == "__main__":

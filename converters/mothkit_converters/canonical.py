@@ -16,6 +16,7 @@ import onnx.inliner
 import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from mothkit_converters.batches import free_batch
 from mothkit_converters.branches import inline_ifs
 from mothkit_converters.classical import reason, rewrite
 from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
@@ -34,7 +35,7 @@ from mothkit_converters.scopes import (
     put_strays_home,
     read_by,
 )
-from mothkit_converters.shapes import add_shapes, inferred, known_dims
+from mothkit_converters.shapes import add_shapes, inferred
 from mothkit_converters.source import Source
 from mothkit_converters.tensors import array_of, constant_tensor, is_outlined, outline
 
@@ -94,9 +95,7 @@ def canonicalise(source: Source, outputs: Sequence[str], *, keep_inputs: bool = 
         _trim(node, model.graph)
         node.name = f"{label(node)}{MARK}{index}"  # unique, as OnnxGraph wants them
     add_shapes(model)
-    dims = known_dims(model.graph)
-    for node in all_nodes(model.graph):
-        _free_batch(node, model.graph, dims)
+    free_batch(model)
     return Shadow(model, frozenset(derived))
 
 
@@ -273,29 +272,6 @@ def _trim(node: NodeProto, graph: GraphProto) -> None:
     read |= {info.name for part in all_graphs(graph) for info in part.output}
     while len(node.output) > 1 and node.output[-1] not in read:
         node.output.pop()
-
-
-def _free_batch(node: NodeProto, graph: GraphProto, dims: Mapping[str, Sequence[int]]) -> None:
-    """Let a Reshape to a fixed shape keep the batch size it is given, where it keeps the fixed one.
-
-    ``[1, 256]`` for an input [1, 16, 4, 4] becomes ``[0, 256]``: the same for the size in the file.
-    """
-    if node.op_type != "Reshape" or _attribute(node, "allowzero", 0):
-        return
-    fixed = next((tensor for tensor in graph.initializer if tensor.name == node.input[1]), None)
-    if fixed is None:
-        return
-    shape = array_of(fixed).copy()
-    if (
-        shape.ndim == 1
-        and shape.size
-        and shape[0] > 0
-        and [shape[0]] == list(dims.get(node.input[0], ()))[:1]
-    ):
-        shape[0] = 0
-        freed = numpy_helper.from_array(shape, f"{fixed.name}#{node.name}")
-        graph.initializer.append(freed)
-        node.input[1] = freed.name
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:  # noqa: ANN401 - as ONNX has it

@@ -229,7 +229,8 @@ def _translated(network: nn.Module, inputs: Sequence[Tensor], asked: _Asked) -> 
                 output_names=asked.output_names,
             )
         except Exception as error:  # whatever torch stumbles over
-            raise ExportError(asked.path, f"torch cannot export the module: {_first_line(error)}") from error
+            why = _first_line(_innermost(error))
+            raise ExportError(asked.path, f"torch cannot export the module: {why}") from error
     assert program is not None  # noqa: S101 - it is, unless torch was asked to write a file
     return _folded(program.model, {name for name, _ in network.named_parameters()})
 
@@ -395,6 +396,13 @@ def _compare(found: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]], as
             )
 
 
-def _first_line(error: Exception) -> str:
+def _innermost(error: BaseException) -> BaseException:
+    """Return what was raised first: what torch wraps says more than its wrapping."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from mothkit_converters.batches import any_batch
 from mothkit_converters.shapes import inferred, known_dims
-from mothkit_converters.tensors import array_of, outline
+from mothkit_converters.tensors import array_of
 
 Array = NDArray[Any]
 
@@ -52,7 +53,7 @@ def fold(model: ModelProto) -> set[str]:
         for tensor in graph.initializer
         if tensor.data_type in _KINDS and math.prod(tensor.dims) <= LARGEST
     }
-    dims = known_dims(inferred(_any_batch(model)).graph)
+    dims = known_dims(inferred(any_batch(model)).graph)
     partial: dict[str, list[int | None]] = {}
     kept, folded = [], set()
     for node in graph.node:
@@ -69,18 +70,6 @@ def fold(model: ModelProto) -> set[str]:
     del graph.node[:]
     graph.node.extend(kept)
     return folded
-
-
-def _any_batch(model: ModelProto) -> ModelProto:
-    """Return an outline of ``model`` that fixes no first dimension of an input, and no shape of an output."""
-    freed = outline(model)
-    for info in freed.graph.input:
-        if info.type.tensor_type.shape.dim:
-            info.type.tensor_type.shape.dim[0].Clear()
-            info.type.tensor_type.shape.dim[0].dim_param = "batch"
-    for info in freed.graph.output:
-        info.type.tensor_type.ClearField("shape")
-    return freed
 
 
 def _shape(node: NodeProto, dims: Mapping[str, list[int]]) -> list[int | None]:

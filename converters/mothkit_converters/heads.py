@@ -14,7 +14,7 @@ from mothkit_converters.errors import UnknownValueError
 from mothkit_converters.scopes import read_by
 from mothkit_converters.shapes import inferred, known_dims
 from mothkit_converters.source import Source, Value
-from mothkit_converters.tensors import array_of, weight_tensors
+from mothkit_converters.tensors import FLOATS, array_of, weight_tensors
 
 PROBABILITIES = frozenset({"LogSoftmax", "Softmax"})
 STRIPPED = PROBABILITIES | {"ArgMax", "Hardmax", "Sigmoid", "TopK"}
@@ -149,6 +149,8 @@ class _Tail:
             return node.input[1], ()
         if node.op_type == "Concat":
             return self._two_columns(node)
+        if node.op_type == "ReduceMean":
+            return self._compared(node)
         if node.op_type in STRIPPED:
             return node.input[0], (node.op_type,)
         return (node.input[0], ()) if node.op_type in ORDER_KEPT else None
@@ -156,6 +158,29 @@ class _Tail:
     def _linear(self, node: NodeProto, value: str) -> tuple[str, tuple[str, ...]] | None:
         scores = scores_value(node)
         return None if value == scores else (scores, ("LinearClassifier",))
+
+    def _compared(self, node: NodeProto) -> tuple[str, tuple[str, ...]] | None:
+        """Return what a training graph's accuracy compares with labels: the one side that weights lead to."""
+        inner = self.producers.get(node.input[0])
+        while inner is not None and inner.op_type == "Cast":
+            inner = self.producers.get(inner.input[0])
+        if inner is None or inner.op_type != "Equal":
+            return None
+        sides = [name for name in inner.input if self._is_learned(name)]
+        return (sides[0], ("ReduceMean", "Equal")) if len(sides) == 1 else None
+
+    def _is_learned(self, value: str) -> bool:
+        """Return whether ``value`` depends on a stored float."""
+        seen, waiting = set(), [value]
+        while waiting:
+            name = waiting.pop()
+            tensor = self._stored.get(name)
+            if tensor is not None and tensor.data_type in FLOATS:
+                return True
+            if name not in seen and name in self.producers:
+                waiting += read_by(self.producers[name])
+            seen.add(name)
+        return False
 
     def _two_columns(self, node: NodeProto) -> tuple[str, tuple[str, ...]] | None:
         """Return z where ``node`` puts 1 - p and p side by side, and p is the Sigmoid of z."""

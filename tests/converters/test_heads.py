@@ -161,3 +161,24 @@ def test_a_runtime_can_be_shown_the_logits_of_a_linear_classifier(save: Save, ro
 
 def test_the_logits_have_a_name_of_their_own(cnn: Path) -> None:
     assert logits_value(read_source(cnn)) == "logits"
+
+
+def test_a_training_graphs_accuracy_leads_to_its_logits(save: Save) -> None:
+    body = """h = MatMul(x, w) s = Softmax(h) guess = ArgMax<axis = 1>(s) truth = ArgMax<axis = 1>(labels)
+              same = Equal(guess, truth) number = Cast<to = 1>(same) y = ReduceMean<axes = [0], keepdims = 0>(number)"""
+    inputs = "float[N, 4] labels, float[N, 6] x"
+    path = save(graph(body, "float[1] y", inputs), {"w": np.ones((6, 4), "f4")})
+    source = read_source(path)
+    head = find_head(source)
+    assert (head.value, head.classes) == ("h", 4)
+    assert head.stripped == ("ReduceMean", "Equal", "ArgMax", "Softmax")
+    bound = to_torch(source, outputs=[head.value])
+    assert bound.input_names == ("x",)  # labels are for the accuracy alone
+    assert bound(torch.ones(2, 6)).tolist() == [[6] * 4] * 2
+
+
+def test_a_comparison_without_a_learned_side_is_no_head(save: Save) -> None:
+    body = """guess = ArgMax<axis = 1>(x) truth = ArgMax<axis = 1>(labels) same = Equal(guess, truth)
+              number = Cast<to = 1>(same) y = ReduceMean<axes = [0], keepdims = 0>(number)"""
+    path = save(graph(body, "float[1] y", "float[N, 4] labels, float[N, 4] x"))
+    assert find_head(read_source(path)).value == "y"

@@ -26,8 +26,10 @@ def _check_squeeze(given: Mapping[Any, Any], place: Any) -> str:  # noqa: ANN401
 
 @operator("Squeeze", 1, 11, check=lambda attributes: _check_squeeze(attributes, "axes"))
 @operator("Squeeze", 13, 21, 23, 24, 25, numbers=(1,), limit=lambda fixed: _check_squeeze(fixed, 1))
-def squeeze(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
+def squeeze(x: Tensor, axes: int | Sequence[int] | None = None, *, batch: int = 0) -> Tensor:
     """Return ``x`` without these ``axes`` of size 1; without all such where none is named.
+
+    With ``batch``, the first axis stays where it is longer: the file counts on a batch of one.
 
     Raises:
         RuntimeError: An axis is longer, or the list is empty.
@@ -39,6 +41,8 @@ def squeeze(x: Tensor, axes: int | Sequence[int] | None = None) -> Tensor:
         raise RuntimeError(
             "a Squeeze is given an empty list of axes: ONNX and onnxruntime differ on what goes"
         )
+    if batch and x.shape[0] != 1:
+        axes = [axis for axis in axes if axis % x.dim()]
     if longer := [axis for axis in axes if x.shape[axis] != 1]:
         raise RuntimeError(f"a Squeeze takes axis {longer[0]} off a tensor {list(x.shape)}; expected size 1")
     return x.squeeze(tuple(axes))
@@ -55,8 +59,14 @@ def unsqueeze(x: Tensor, axes: int | Sequence[int]) -> Tensor:
 
 
 @operator("Concat", 1, 4, 11, 13)  # 4 makes the axis required, 11 lets it be negative
-def concat(*inputs: Tensor, axis: int = 1) -> Tensor:
-    """Return ``inputs`` one after the other along ``axis``."""
+def concat(*inputs: Tensor, axis: int = 1, batch: int = 0) -> Tensor:
+    """Return ``inputs`` one after the other along ``axis``.
+
+    With ``batch``, an input that holds one image, as a stored token does, goes with each image of the others.
+    """
+    if batch:
+        count = max(x.shape[0] for x in inputs)
+        inputs = tuple(x.expand(count, *x.shape[1:]) if x.shape[0] == 1 else x for x in inputs)
     return torch.cat(inputs, axis)
 
 
