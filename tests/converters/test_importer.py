@@ -49,6 +49,15 @@ def test_the_module_agrees_with_onnxruntime(cnn: Path, run: Run, images: Images,
     np.testing.assert_allclose(y.detach().numpy(), run(cnn, x)[0], rtol=1e-4, atol=1e-6)
 
 
+def test_a_weight_that_is_expanded_to_the_batch_is_trained(save: Save) -> None:
+    body = "n = Shape<end = 1>(x) s = Concat<axis = 0>(n, k) t = Expand(token, s) y = Concat<axis = 1>(t, x)"
+    weights = {"token": drawn(1, 2), "k": np.array([2])}
+    bound = to_torch(save(text(body, outputs="float[N, 8] y"), weights))
+    assert set(bound.bindings) == {"token"}
+    bound(torch.rand(3, 6)).sum().backward()
+    assert bound.tensor("token").grad.tolist() == [[3, 3]]
+
+
 def test_every_weight_is_a_parameter_and_every_statistic_a_buffer(cnn: Path) -> None:
     bound = to_torch(cnn)
     weights = {"conv_w", "conv_b", "scale", "shift", "head_w", "head_b"}
