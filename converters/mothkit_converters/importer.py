@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from onnx import defs
 from torch import Tensor, fx, nn
 
 from mothkit_converters.assembly import Assembly
@@ -14,6 +15,8 @@ from mothkit_converters.canonical import canonicalise
 from mothkit_converters.errors import BatchError, ConversionError, UnboundWeightsError, UnsupportedOpError
 from mothkit_converters.halves import declared_halves
 from mothkit_converters.ops import overrides
+from mothkit_converters.ops.registry import schema_version
+from mothkit_converters.scopes import opsets_of
 from mothkit_converters.source import Source, read_source
 from mothkit_converters.tensors import HALVES, weight_tensors
 
@@ -66,6 +69,7 @@ class BoundModule(nn.Module):
         Raises:
             ConversionError: The number of inputs is wrong.
             BatchError: The file fixes another batch size.
+            UnsupportedOpError: The values ask an operator for something that cannot be right.
         """
         if len(inputs) != len(self.input_names):
             raise ConversionError(
@@ -82,6 +86,8 @@ class BoundModule(nn.Module):
         except RuntimeError as error:
             self._explain(inputs, error)
             raise
+        except UnsupportedOpError as error:
+            raise _located(error, self.source) from error
         if as_declared and any(self._half_outputs):
             outputs = tuple(
                 y if half is None else y.to(half) for y, half in zip(outputs, self._half_outputs, strict=True)
@@ -136,9 +142,7 @@ def to_torch(
             shadow = canonicalise(source, names, keep_inputs=outputs is None)
             assembly = Assembly(shadow.model, stored, shadow.derived)
         except UnsupportedOpError as error:
-            raise UnsupportedOpError(
-                error.op, error.node, error.why, path=source.path, version=error.version
-            ) from error
+            raise _located(error, source) from error
     if assembly.unbound and not allow_unbound:
         raise UnboundWeightsError(source.path, assembly.unbound, assembly.integers)
     inputs = [info.name for info in shadow.model.graph.input]
@@ -159,6 +163,15 @@ def _outputs_without_words(source: Source) -> list[str]:
     """Return the names of the graph's outputs; of words, which torch has none of, only where there is nothing else."""
     names = [value.name for value in source.outputs]
     return [value.name for value in source.outputs if value.dtype != "string"] or names
+
+
+def _located(error: UnsupportedOpError, source: Source) -> UnsupportedOpError:
+    """Return ``error`` with the file, and with the version of the operator's schema there."""
+    version = error.version
+    for domain, opset in opsets_of(source.proto).items() if version is None else ():
+        if defs.has(error.op, "" if domain == "ai.onnx" else domain):
+            version = schema_version(error.op, opset, "" if domain == "ai.onnx" else domain)
+    return UnsupportedOpError(error.op, error.node, error.why, path=source.path, version=version)
 
 
 def _bindings(bound: BoundModule, assembly: Assembly, halves: set[str]) -> dict[str, Binding]:

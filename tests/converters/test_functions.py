@@ -77,6 +77,17 @@ def test_a_refusal_names_the_version(tmp_path: Path, opset: int, version: int) -
     assert (caught.value.op, caught.value.node, caught.value.version) == ("LpPool", "r", version)
 
 
+def test_a_refusal_at_run_time_names_file_and_version_too(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 14]> g (float[4] x, bool t) => (float[4] y)
+        <float r = {0.5}> { y = Dropout(x, r, t) }"""
+    path = tmp_path / "dropout.onnx"
+    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    bound = to_torch(path)
+    assert bound(torch.ones(4), torch.tensor(False)).tolist() == [1, 1, 1, 1]
+    with pytest.raises(UnsupportedOpError, match=r"dropout\.onnx: operator Dropout \(version 13\)"):
+        bound(torch.ones(4), torch.tensor(True))
+
+
 NAMES = st.sampled_from(["a", "b", "c"])
 
 
