@@ -58,9 +58,8 @@ _PRODUCTS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul"})
 _FUSED = frozenset({"Attention", "FusedConv", "FusedGemm", "FusedMatMul"})  # onnxruntime's own
 _LAYERS = _NORMS | _PRODUCTS | _FUSED | {"GRU", "LSTM", "PRelu", "RNN"}
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mod", "Where"})
-_JOINING = _ARITHMETIC | {
-    "Concat"
-}  # all inputs are of one kind; elsewhere sizes say how large a weight becomes
+# All inputs are of one kind here; elsewhere sizes say how far a weight is spread.
+_JOINING = _ARITHMETIC | {"Concat"}
 _LAYOUT = frozenset({"Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Split", "Concat"})
 _ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _LAYOUT_TOO = frozenset({"Slice", "Flatten", "Pad"})
@@ -100,7 +99,8 @@ def roles_of(graph: GraphProto, stored: Collection[str], derived: Collection[str
     for node in all_nodes(graph):
         for i, name in enumerate(node.input):
             if name in floats:
-                with_sizes = node.op_type in _JOINING and not sizes.isdisjoint(node.input)
+                number = node.op_type in _JOINING or math.prod(floats[name].dims) == 1
+                with_sizes = number and not sizes.isdisjoint(node.input)
                 role = _role(node.op_type, i, floats[name], fixed=name in normalisation)
                 found[name].append(Role.SETTING if with_sizes else role)
     writable = set(stored) - cut_off(graph)

@@ -18,7 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from mothkit_converters.batches import free_batch
 from mothkit_converters.branches import inline_ifs
-from mothkit_converters.classical import reason, rewrite
+from mothkit_converters.classical import reason, rewrite, scores_value
 from mothkit_converters.errors import UnknownValueError, UnsupportedOpError
 from mothkit_converters.folding import fold
 from mothkit_converters.functions import inline_defined
@@ -119,6 +119,12 @@ def _select_outputs(source: Source, model: ModelProto, outputs: Sequence[str]) -
     values = {name for node in graph.node for name in node.output if name}
     values |= {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
     if missing := [name for name in outputs if name not in values]:
+        for node in graph.node:
+            if node.op_type == "LinearClassifier" and missing[0] == scores_value(
+                node
+            ):  # what its rewriting would have made
+                why = reason(model, node) or "its scores cannot be computed"
+                raise UnsupportedOpError(node.op_type, label(node), why, path=source.path)
         raise UnknownValueError(
             source.path,
             f"the graph has no value '{missing[0]}'; expected an input, a weight or a node's output",

@@ -96,6 +96,10 @@ class BatchError(ConversionError):
     """The graph has a batch size built in that the input does not have."""
 
 
+class RunError(ConversionError, RuntimeError):
+    """The network cannot be computed on these inputs."""
+
+
 class WriteError(ConversionError):
     """The hardened file could not be written; what stood at its place still stands.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from onnx import defs
@@ -12,7 +13,14 @@ from torch import Tensor, fx, nn
 from mothkit_converters.assembly import Assembly
 from mothkit_converters.binding import Binding, Role
 from mothkit_converters.canonical import canonicalise
-from mothkit_converters.errors import BatchError, ConversionError, UnboundWeightsError, UnsupportedOpError
+from mothkit_converters.errors import (
+    BatchError,
+    ConversionError,
+    InvalidModelError,
+    RunError,
+    UnboundWeightsError,
+    UnsupportedOpError,
+)
 from mothkit_converters.halves import declared_halves
 from mothkit_converters.ops import overrides
 from mothkit_converters.ops.registry import schema_version
@@ -20,6 +28,16 @@ from mothkit_converters.scopes import opsets_of
 from mothkit_converters.source import Source, read_source
 from mothkit_converters.tensors import HALVES, weight_tensors
 
+_FAULTS = (
+    RuntimeError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
 _BOUND = frozenset({Role.WEIGHT, Role.STATISTIC, Role.CONSTANT})
 
 
@@ -83,28 +101,33 @@ class BoundModule(nn.Module):
         )
         try:
             outputs: tuple[Tensor, ...] = self.network.forward(*widened)  # a call prints where it fails
-        except RuntimeError as error:
-            self._explain(inputs, error)
-            raise
         except UnsupportedOpError as error:
             raise _located(error, self.source) from error
+        except (ConversionError, torch.OutOfMemoryError):
+            raise
+        except _FAULTS as error:
+            self._explain(inputs, error)
         if as_declared and any(self._half_outputs):
             outputs = tuple(
                 y if half is None else y.to(half) for y, half in zip(outputs, self._half_outputs, strict=True)
             )
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _explain(self, inputs: Sequence[Tensor], error: RuntimeError) -> None:
-        """Raise a BatchError in place of ``error`` where the batch size is not the one in the file."""
+    def _explain(self, inputs: Sequence[Tensor], error: Exception) -> NoReturn:
+        """Raise a BatchError in place of ``error`` where the batch size is not the one in the file, else a RunError."""
         shapes = {value.name: value.shape for value in self.source.inputs}
         shape = next((shapes[name] for name in self.input_names), None)
-        if isinstance(error, torch.OutOfMemoryError) or not shape or not inputs[0].dim():
-            return
-        if isinstance(shape[0], int) and shape[0] != len(inputs[0]):
+        if shape and inputs[0].dim() and isinstance(shape[0], int) and shape[0] != len(inputs[0]):
             raise BatchError(
                 f"{self.source.path}: called with batch size {len(inputs[0])}, and the file fixes {shape[0]}. "
                 "Call with that batch size, or export the model with a dynamic one"
             ) from error
+        given = ", ".join(f"{x.dtype} {list(x.shape)}".removeprefix("torch.") for x in inputs)
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"{self.source.path}: cannot be computed on {given} ({type(error).__name__}: {reason}); expected "
+            f"{', '.join(f'{name} {list(shapes[name] or ())}' for name in self.input_names)}"
+        ) from error
 
     def tensor(self, initializer: str) -> Tensor:
         """Return the parameter or buffer that is bound to ``initializer``."""
@@ -130,7 +153,7 @@ def to_torch(
         allow_unbound: Whether weights may be left untrainable.
 
     Raises:
-        SourceError: The file cannot be taken, or has no such values.
+        SourceError: The file cannot be taken, is broken, or has no such values.
         UnsupportedOpError: An operator cannot be served.
         UnboundWeightsError: A weight cannot be trained and written back, and that was not allowed.
     """
@@ -143,6 +166,11 @@ def to_torch(
             assembly = Assembly(shadow.model, stored, shadow.derived)
         except UnsupportedOpError as error:
             raise _located(error, source) from error
+        except (ConversionError, MemoryError):
+            raise
+        except Exception as error:  # of a file that passed every check and is broken all the same
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise InvalidModelError(source.path, f"makes no network ({reason}). Export it again") from error
     if assembly.unbound and not allow_unbound:
         raise UnboundWeightsError(source.path, assembly.unbound, assembly.integers)
     inputs = [info.name for info in shadow.model.graph.input]

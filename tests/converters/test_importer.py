@@ -19,6 +19,7 @@ from mothkit_converters import (
     BatchError,
     ConversionError,
     Role,
+    RunError,
     UnboundWeightsError,
     UnknownValueError,
     UnsupportedOpError,
@@ -472,7 +473,10 @@ def test_inputs_that_no_named_output_depends_on_are_left_out(save: Save) -> None
     torch.testing.assert_close(bound(x), x.relu())
 
 
-def test_a_failing_network_prints_nothing(cnn: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RuntimeError):
+def test_a_failing_network_names_file_and_shapes_and_prints_nothing(
+    cnn: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = r"model\.onnx: cannot be computed on float32 \[1, 4, 8, 8\].*x \['N', 3, 8, 8\]"
+    with pytest.raises(RunError, match=found):
         to_torch(cnn)(torch.zeros(1, 4, 8, 8))
     assert capfd.readouterr() == ("", "")
