@@ -76,8 +76,8 @@ class UnboundWeightsError(SourceError):
         way_out = "Pass allow_unbound=True to leave them as they are"
         if integers:
             way_out = (
-                f"{_listed(integers)} hold integers, which have no gradient: harden the float model that was "
-                f"quantised, and quantise the result again. {way_out}"
+                f"Integers have no gradient ({_listed(integers)}): harden the float model that was quantised, "
+                f"and quantise the result again. {way_out}"
             )
         super().__init__(
             path,

@@ -43,6 +43,10 @@ _ROUNDING = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", *_DATA}) - _TO
 _MOVING = frozenset(
     {"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 )
+_PICKING = frozenset({"Concat", "Expand", "Gather", "Split", "Tile"})
+_NARROW = frozenset(
+    {TensorProto.INT8, TensorProto.INT4, TensorProto.UINT4, TensorProto.INT2, TensorProto.UINT2}
+)
 
 SCALES: Mapping[str, Collection[int]] = MappingProxyType(
     {
@@ -104,21 +108,20 @@ def cut_off(graph: GraphProto) -> set[str]:
 def integer_weights(graph: GraphProto) -> list[str]:
     """Return the weights of ``graph`` that were stored as integers, so that no float stands behind them."""
     stored = {
-        tensor.name: tensor.name
+        tensor.name: tensor
         for tensor in graph.initializer
-        if tensor.data_type not in FLOATS
-        and tensor.data_type != TensorProto.STRING
-        and math.prod(tensor.dims) > 1
+        if tensor.data_type not in FLOATS and math.prod(tensor.dims) > 1
     }
     found: dict[str, None] = {}
     for node in graph.node:
-        if node.op_type in _MOVING and node.input[0] in stored:
+        if node.op_type in _MOVING | _PICKING and node.input[0] in stored:
             stored[node.output[0]] = stored[node.input[0]]
-        places = _DATA.get(node.op_type, ())
-        named = (stored.get(name) for place, name in enumerate(node.input) if place in places)
-        found.update(dict.fromkeys(filter(None, named)))
+        names = [name for place, name in enumerate(node.input) if place in _DATA.get(node.op_type, ())]
         for inner in inner_graphs(node):
-            found.update(dict.fromkeys(name for name in _read_within(inner) if name in stored))
+            names += _read_within(inner)
+        if node.op_type == "Cast" and stored.get(node.input[0], TensorProto()).data_type in _NARROW:
+            names.append(node.input[0])
+        found.update(dict.fromkeys(stored[name].name for name in names if name in stored))
     return list(found)
 
 

@@ -385,3 +385,24 @@ def test_weights_behind_integers_that_are_seen_are_told(tmp_path: Path) -> None:
         to_torch(path)
     assert caught.value.names == ("w",)
     assert set(to_torch(path, allow_unbound=True).bindings) == {"b"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "h = Gather(table, x) y = DequantizeLinear(h, s)",
+        "t = Transpose(table) h = DequantizeLinear(t, s) y = Gather(h, x)",
+        "h = Cast<to = 1>(table) w = Mul(h, s) y = Gather(w, x)",
+        """c = Cast<to = 9>(x) k = ReduceMax<keepdims = 0>(x) o = Cast<to = 9>(k) y = If (o) <
+            then_branch = t () => (float[2, 3] r) { r = DequantizeLinear(table, s) },
+            else_branch = e () => (float[2, 3] r) { d = DequantizeLinear(table, s) r = Neg(d) }>""",
+    ],
+)
+def test_tables_of_integers_are_named_wherever_they_are_read(body: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (int64[N] x) => (float[K, L] y)
+        <float s = {{0.5}}> {{ {body} }}"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(whole(2, 3, dtype="int8"), "table"))
+    with pytest.raises(UnboundWeightsError, match=r"Integers have no gradient \('table'\)") as caught:
+        imported(model)
+    assert caught.value.integers == ("table",)
