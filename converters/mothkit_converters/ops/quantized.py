@@ -133,6 +133,8 @@ def _refusal(op: str, node: OnnxNode, number: int | None) -> UnsupportedOpError:
 def _call(
     function: Callable[..., Tensor], node: OnnxNode, attributes: Mapping[str, Any]
 ) -> OperationConverterResult:
+    if len(node.input_values) < 2:
+        raise UnsupportedOpError(node.operation_type, node.name, "it has no input for its scale")
     module = Call(function, attributes, fixed={}, numbers=(), count=len(node.input_values))
     return OperationConverterResult(module, OnnxMapping(node.input_values, node.output_values))
 
