@@ -163,6 +163,9 @@ def run(source: Source, names: Sequence[str], inputs: Sequence[Any]) -> list[Any
     """Return what onnxruntime gives for ``names``, values within the graph as well."""
     options = ort.SessionOptions()  # its optimiser merges Pad into MaxPool as if zero were the least value
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(source.path.parent)
+    )
     session = ort.InferenceSession(
         expose(source, names).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
