@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from mothkit_converters import Role, UnsupportedOpError, to_torch, write_back
 from tests.converters.ops.single import Array, assert_same, imported, model_of, ours, reference, runtime
@@ -220,6 +222,18 @@ def test_what_cannot_be_right_is_refused_at_conversion(attributes: dict[str, Any
     inputs = drawn("LSTM", 1)
     with pytest.raises(UnsupportedOpError, match=why):
         imported(model_of(node_of("LSTM", "xwrb", **attributes), inputs, 14, stored="wrb"))
+
+
+def test_a_number_that_fills_a_first_state_is_no_weight(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[5, N, 6] x) => (float[5, 1, N, 2] y) {
+        n = Shape<start = 1, end = 2>(x) s = Concat<axis = 0>(one, n, two) h = Expand(zero, s)
+        y, z = RNN<hidden_size = 2>(x, w, r, , , h) }"""
+    model = onnx.parser.parse_model(text)
+    stored = {"one": np.array([1]), "two": np.array([2]), "zero": np.zeros(1, "f4")}
+    stored |= {"w": np.ones((1, 2, 6), "f4"), "r": np.ones((1, 2, 2), "f4")}
+    model.graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in stored.items())
+    onnx.save(model, tmp_path / "rnn.onnx")
+    assert set(to_torch(tmp_path / "rnn.onnx").bindings) == {"w", "r"}
 
 
 REAL = Path(__file__).parents[3] / "../shared/models/zoo"
