@@ -57,7 +57,7 @@ def fold(model: ModelProto) -> set[str]:
     partial: dict[str, list[int | None]] = {}
     kept, folded = [], set()
     for node in graph.node:
-        if node.op_type == "Shape":
+        if node.op_type == "Shape" and node.input[0] in dims:
             partial[node.output[0]] = _shape(node, dims)
         values = _values(model, node, known, partial)
         if values is None:
@@ -73,8 +73,8 @@ def fold(model: ModelProto) -> set[str]:
 
 
 def _shape(node: NodeProto, dims: Mapping[str, list[int]]) -> list[int | None]:
-    """Return the dimensions that no batch changes, None for others; nothing where the rank is unknown."""
-    full: list[int | None] = [dim or None for dim in dims.get(node.input[0], ())]
+    """Return the dimensions that no batch changes, None for others."""
+    full: list[int | None] = [dim or None for dim in dims[node.input[0]]]
     if full:
         full[0] = None
     given = {attribute.name: attribute.i for attribute in node.attribute}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+import torch
+from onnx import TensorProto, helper, numpy_helper
 
-from mothkit_converters import Role, UnsupportedOpError
+from mothkit_converters import Role, UnsupportedOpError, to_torch
 from tests.converters.ops.single import Array, assert_same, imported, model_of, ours, runtime
 
 
@@ -182,3 +187,30 @@ def test_operators_that_onnxruntime_writes_into_onnxs_domain(op: str) -> None:
     model = model_of(helper.make_node(op, list(given), ["y"], axis=-1), given, 14, stored=["scale"])
     assert_same(ours(model, given), runtime(model, given))
     assert set(imported(model).bindings) == {"scale"}
+
+
+def test_the_shape_of_what_they_make_is_not_taken_for_known(tmp_path: Path) -> None:
+    """ONNX infers no rank behind them, which is not the rank 0."""
+    text = """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[N, 3, 4] x) => (float[N, 12] y) {
+        z = com.microsoft.Gelu(x) s = Shape(z) n = Slice(s, zero, one) t = Concat<axis = 0>(n, rest)
+        y = Reshape(z, t) }"""
+    model = onnx.parser.parse_model(text)
+    stored = {"zero": np.array([0]), "one": np.array([1]), "rest": np.array([12])}
+    model.graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in stored.items())
+    given = {"x": drawn(2, 3, 4)}
+    assert_same(ours(model, given), runtime(model, given))
+
+
+def test_a_file_that_onnxruntime_optimised(cnn: Path, tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 4
+    session = ort.InferenceSession(cnn, options, providers=["CPUExecutionProvider"])
+    bound = to_torch(tmp_path / "optimised.onnx")
+    assert "FusedConv" in bound.source.operators
+    assert len(bound.bindings) == 4  # the normalisation went into the convolution
+    x = drawn(3, 3, 8, 8)
+    np.testing.assert_allclose(
+        bound(torch.from_numpy(x)).detach(), session.run(None, {"x": x})[0], rtol=1e-4, atol=1e-5
+    )
