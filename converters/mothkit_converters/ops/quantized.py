@@ -182,7 +182,7 @@ def quantise_by_range(x: Tensor, *, carried: bool, outputs: int) -> Any:  # noqa
 def range_of(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scale and the zero point, as floats, of uint8 that hold ``x`` and 0; no gradient passes."""
     kept = x.detach()
-    low, high = kept.amin().clamp(max=0), kept.amax().clamp(min=0)
+    low, high = kept.min().clamp(max=0), kept.max().clamp(min=0)
     scale = (high - low) / 255
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
     return scale, (-low / scale).clamp(0, 255).round()
