@@ -10,6 +10,7 @@ FRAMEWORKS := torch keras sklearn jax paddle
 
 test: check wheel
 	$(BIN)/pytest
+	$(BIN)/pytest -m conformance
 
 # A fresh interpreter's pip may not know dependency groups, so it is brought up to date first.
 $(READY): pyproject.toml

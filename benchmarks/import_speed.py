@@ -29,7 +29,9 @@ def export(path: Path, name: str) -> None:
     model = getattr(torchvision.models, name)().eval()
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 1:
-            tensor.data.uniform_(0.5, 1.5)  # equal tensors are stored once, and onnx2torch does not follow that
+            tensor.data.uniform_(
+                0.5, 1.5
+            )  # equal tensors are stored once, and onnx2torch does not follow that
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (torch.zeros(1, 3, 224, 224),), path, dynamo=False, opset_version=17)

@@ -21,6 +21,7 @@ from mothkit_converters import BoundModule, ConversionError, Source, read_source
 
 DTYPES = {"float": "f4", "float16": "f2", "double": "f8", "bool": "?", "uint8": "u1"}
 DTYPES |= {f"int{bits}": f"i{bits // 8}" for bits in (8, 16, 32, 64)}
+Array = np.ndarray[Any, Any]
 WAY = (
     "converts",
     "equals onnxruntime",
@@ -69,7 +70,7 @@ def batches_agree(bound: BoundModule, source: Source) -> bool:
     return all(_is_joined(y, [part[k] for part in parts]) for k, y in enumerate(together))
 
 
-def _is_joined(whole: Any, parts: Sequence[Any]) -> bool:
+def _is_joined(whole: Array, parts: Sequence[Array]) -> bool:
     """Return whether ``whole`` is ``parts`` one after the other, along the axis that is four times theirs."""
     if whole.ndim == parts[0].ndim + 1:
         return agree([whole], [np.stack(parts)])
