@@ -153,9 +153,15 @@ def outputs_to_compare(source: Source, head: Head) -> list[str]:
     return names if head.value in names else [*names, head.value]
 
 
+def tensors_for(bound: BoundModule, inputs: Sequence[Any]) -> list[Tensor]:
+    """Return those of the file's inputs that the values asked for depend on."""
+    named = zip(bound.source.inputs, inputs, strict=True)
+    return [torch.from_numpy(x) for value, x in named if value.name in bound.input_names]
+
+
 def outputs_of(bound: BoundModule, inputs: Sequence[Any]) -> list[Any]:
     with torch.no_grad():
-        found = bound(*(torch.from_numpy(x) for x in inputs))
+        found = bound(*tensors_for(bound, inputs))
     return [y.numpy() for y in (found if isinstance(found, tuple) else (found,))]
 
 
@@ -199,13 +205,12 @@ def train(
     source: Source, names: Sequence[str], head: Head, inputs: Sequence[Any]
 ) -> tuple[BoundModule | None, str]:
     """Return a network that gives ``names`` after 20 steps that made the loss of its logits smaller."""
-    given = [torch.from_numpy(x) for x in inputs]
     losses: list[float] = []
     for rate in RATES:
         bound = to_torch(source, outputs=names, allow_unbound=True)
         if not bound.bindings:
             return None, "nothing to train"
-        losses = descend(bound, given, names.index(head.value), rate)
+        losses = descend(bound, tensors_for(bound, inputs), names.index(head.value), rate)
         if losses[-1] < losses[0]:
             return bound, ""
     return None, f"loss from {losses[0]:.4g} to {losses[-1]:.4g}"
