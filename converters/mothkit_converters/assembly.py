@@ -17,23 +17,23 @@ from torch import Tensor, fx, nn
 
 from mothkit_converters.binding import Role, roles_of
 from mothkit_converters.errors import UnsupportedOpError
-from mothkit_converters.ops import find_converter
+from mothkit_converters.ops import find_converter, refused
 from mothkit_converters.ops.normalization import BatchNorm
-from mothkit_converters.ops.registry import schema_version
 from mothkit_converters.ops.scope import Body, Scope
 from mothkit_converters.quantisation import integer_weights
 from mothkit_converters.scopes import label, opsets_of
 from mothkit_converters.sizing import Sizing
 from mothkit_converters.tensors import array_of, is_outlined
 
+ORIGIN = "onnx"  # among the meta of an fx node: which node of the file it stands for
 _WHOLE = MappingProxyType({"int2": "int8", "int4": "int8", "uint2": "uint8", "uint4": "uint8"})
 
 
 class Assembly:
     """The network of a canonical model, and the tensors that all of its graphs share.
 
-    Each float initializer becomes one tensor, a parameter if it is a weight. A node's module either gets it as
-    an argument.
+    Each float initializer becomes one tensor, a parameter if it is a weight. A node's module gets it as an
+    argument.
 
     Attributes:
         network: Takes the graph's inputs, returns a tuple of its outputs.
@@ -122,6 +122,7 @@ class _Builder:
             for index, value in enumerate(mapping.inputs)
         )
         result = self._graph.call_module(f"nodes.{name}", arguments)
+        result.meta[ORIGIN] = f"operator {proto.op_type} at node '{label(proto)}'"
         if len(proto.output) == 1:
             self._values[proto.output[0]] = result
             return
@@ -138,7 +139,7 @@ class _Builder:
         opset = self._shared.opsets.get(proto.domain, 1)
         convert = find_converter(proto.op_type, opset, proto.domain)
         if convert is None:
-            raise self._refusal(proto, f"no converter for it at opset {opset}")
+            raise refused(proto, self._shared.opsets)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", module=r"onnx2torch\.")  # "the results might differ"
@@ -146,20 +147,18 @@ class _Builder:
         except UnsupportedOpError as error:
             if error.version is not None:
                 raise  # of a node within this one
-            raise self._refusal(proto, error.why) from error
+            raise refused(proto, self._shared.opsets, error.why) from error
         except Exception as error:  # whatever onnx2torch stumbles over
-            raise self._refusal(proto, f"onnx2torch refuses it ({type(error).__name__}: {error})") from error
+            raise refused(
+                proto, self._shared.opsets, f"onnx2torch refuses it ({type(error).__name__}: {error})"
+            ) from error
         return module, mapping
-
-    def _refusal(self, proto: NodeProto, why: str) -> UnsupportedOpError:
-        version = schema_version(proto.op_type, self._shared.opsets.get(proto.domain, 1), proto.domain)
-        return UnsupportedOpError(proto.op_type, label(proto), why, version=version)
 
     def _tie(self, proto: NodeProto, module: nn.Module, passed: Collection[str]) -> None:
         """Refuse a module that copied a weight; tell one of batch normalisation whether it may change statistics."""
         for name in proto.input:
             if name not in passed and self._shared.roles.get(name) is Role.WEIGHT:
-                raise self._refusal(proto, f"its converter copies the weight '{name}'")
+                raise refused(proto, self._shared.opsets, f"its converter copies the weight '{name}'")
         if isinstance(module, BatchNorm) and not self._follows_batch(proto):
             module.momentum = 0.0
 

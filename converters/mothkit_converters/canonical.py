@@ -24,7 +24,7 @@ from mothkit_converters.folding import fold
 from mothkit_converters.functions import inline_defined
 from mothkit_converters.fusing import DOMAIN, fuse
 from mothkit_converters.halves import widen
-from mothkit_converters.ops import find_converter
+from mothkit_converters.ops import find_converter, refused
 from mothkit_converters.scopes import (
     MARK,
     all_graphs,
@@ -86,7 +86,7 @@ def canonicalise(source: Source, outputs: Sequence[str], *, keep_inputs: bool = 
         _see_through_identities(model.graph)
         derived |= fold(model)
     _keep_needed(model.graph)
-    model = _raise_opset(source, model)
+    model = _raise_opset(model)
     if fuse(model.graph):
         _keep_needed(model.graph)
         if all(entry.domain != DOMAIN for entry in model.opset_import):
@@ -225,7 +225,7 @@ def _see_through_identities(graph: GraphProto) -> None:
     _keep_needed(graph)
 
 
-def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
+def _raise_opset(model: ModelProto) -> ModelProto:
     """Return ``model`` at the lowest opset, its own or one up to 13, whose operators are all served."""
     if (first := _first_unserved(model)) is None:
         return model
@@ -237,8 +237,7 @@ def _raise_opset(source: Source, model: ModelProto) -> ModelProto:
             continue
         if _first_unserved(raised) is None and _same_weights(model, raised):
             return raised
-    why = reason(model, first) or f"no converter for it at opset {opset}"
-    raise UnsupportedOpError(first.op_type, label(first), why, path=source.path)
+    raise refused(first, opsets_of(model), reason(model, first) or "")
 
 
 def _first_unserved(model: ModelProto) -> NodeProto | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from onnx import defs
 from torch import Tensor, fx, nn
 
-from mothkit_converters.assembly import Assembly
+from mothkit_converters.assembly import ORIGIN, Assembly
 from mothkit_converters.binding import Binding, Role
 from mothkit_converters.canonical import canonicalise
 from mothkit_converters.errors import (
@@ -106,14 +106,14 @@ class BoundModule(nn.Module):
         except (ConversionError, torch.OutOfMemoryError):
             raise
         except _FAULTS as error:
-            self._explain(inputs, error)
+            self._explain(inputs, widened, error)
         if as_declared and any(self._half_outputs):
             outputs = tuple(
                 y if half is None else y.to(half) for y, half in zip(outputs, self._half_outputs, strict=True)
             )
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _explain(self, inputs: Sequence[Tensor], error: Exception) -> NoReturn:
+    def _explain(self, inputs: Sequence[Tensor], widened: Sequence[Tensor], error: Exception) -> NoReturn:
         """Raise a BatchError in place of ``error`` where the batch size is not the one in the file, else a RunError."""
         shapes = {value.name: value.shape for value in self.source.inputs}
         shape = next((shapes[name] for name in self.input_names), None)
@@ -124,8 +124,9 @@ class BoundModule(nn.Module):
             ) from error
         given = ", ".join(f"{x.dtype} {list(x.shape)}".removeprefix("torch.") for x in inputs)
         reason = " ".join(str(error).split())[:200]
+        where = _failing_node(self.network, widened)
         raise RunError(
-            f"{self.source.path}: cannot be computed on {given} ({type(error).__name__}: {reason}); expected "
+            f"{self.source.path}: cannot be computed on {given} ({where}{type(error).__name__}: {reason}); expected "
             f"{', '.join(f'{name} {list(shapes[name] or ())}' for name in self.input_names)}"
         ) from error
 
@@ -134,6 +135,29 @@ class BoundModule(nn.Module):
         owner, _, leaf = self.ties[initializer].torch_name.rpartition(".")
         found: Tensor = getattr(self.get_submodule(owner), leaf)
         return found
+
+
+class _Follower(fx.Interpreter):
+    """Runs a network node by node and remembers at which it is."""
+
+    at: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - as torch has it
+        self.at = n
+        return super().run_node(n)
+
+
+def _failing_node(network: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
+    """Return where ``network`` fails on ``inputs``, empty where it does not a second time."""
+    follower = _Follower(network)
+    follower.extra_traceback = False  # it would print
+    try:
+        with torch.no_grad():
+            follower.run(*inputs)
+    except _FAULTS:
+        found = follower.at and follower.at.meta.get(ORIGIN)
+        return f"{found}: " if found else ""
+    return ""
 
 
 def to_torch(

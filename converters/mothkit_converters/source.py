@@ -23,6 +23,11 @@ from mothkit_converters.tensors import all_tensors, misfit, outline
 
 STAMP_PREFIX = "mothkit."  # keys of the metadata that are ours
 MAX_BYTES = 2**31 - 1  # of a model file: protobuf's own bound
+_NEWEST = {
+    "": onnx.defs.onnx_opset_version(),
+    "ai.onnx": onnx.defs.onnx_opset_version(),
+    "ai.onnx.ml": onnx.defs.onnx_ml_opset_version(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +240,18 @@ def _check_tensors(path: Path, model: ModelProto) -> None:
 
 
 def _check_model(path: Path, model: ModelProto) -> None:
+    for entry in model.opset_import:  # the checker takes any number
+        newest = _NEWEST.get(entry.domain)
+        if newest is not None and entry.version > newest:
+            raise InvalidModelError(
+                path,
+                f"imports opset {entry.version} of {entry.domain or 'ai.onnx'}; onnx {onnx.__version__} knows them "
+                f"up to {newest}. Export it at an older one, or update onnx",
+            )
     try:
         onnx.checker.check_model(_with_live_nodes(_with_ranks(outline(model, shapes=False))))
     except (onnx.checker.ValidationError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise InvalidModelError(path, f"breaks ONNX's rules: {reason}. Export it again") from error
 
 

@@ -115,6 +115,15 @@ def test_what_comes_after_the_cut_need_not_be_supported(save: Save) -> None:
     assert to_torch(path, outputs=["h"])(torch.ones(2, 6)).shape == (2, 4)
 
 
+def test_an_operator_of_an_unknown_domain_is_refused_with_domain_and_version(save: Save) -> None:
+    graph = """<ir_version: 8, opset_import: ["" : 17, "corp" : 3]>
+    g (float[N, 6] x) => (float[N, 6] y) { y = corp.Relu(x) }"""
+    with pytest.raises(
+        UnsupportedOpError, match=r"Relu \(version 3\) at node 'y'.*opset 3 of the domain 'corp'"
+    ):
+        to_torch(save(graph))
+
+
 def test_outputs_come_in_the_graphs_order(save: Save) -> None:
     parts = "a, b = Split<axis = 1>(x) c = Relu(b)"
     path = save(text(parts, outputs="float[N, 3] c, float[N, 3] b, float[N, 3] a", opset=13))
@@ -479,4 +488,13 @@ def test_a_failing_network_names_file_and_shapes_and_prints_nothing(
     found = r"model\.onnx: cannot be computed on float32 \[1, 4, 8, 8\].*x \['N', 3, 8, 8\]"
     with pytest.raises(RunError, match=found):
         to_torch(cnn)(torch.zeros(1, 4, 8, 8))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_weight_of_another_shape_than_its_node_needs_is_told_with_the_node(
+    save: Save, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = save(text("h = Relu(x) y = MatMul(h, w)"), {"w": drawn(5, 4)})
+    with pytest.raises(RunError, match=r"\(operator MatMul at node 'y': RuntimeError: .*2x6 and 5x4"):
+        to_torch(path)(torch.zeros(2, 6))
     assert capfd.readouterr() == ("", "")

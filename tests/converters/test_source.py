@@ -50,6 +50,15 @@ def test_a_source_tells_what_the_file_says(cnn: Path) -> None:
     assert source.operators["Conv"] == 1
 
 
+@pytest.mark.parametrize("domain", ["", "ai.onnx", "ai.onnx.ml"])
+def test_an_opset_newer_than_all_that_are_known_is_refused(cnn: Path, domain: str) -> None:
+    model = onnx.load(cnn)
+    model.opset_import.add(domain=domain, version=99)
+    cnn.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidModelError, match=f"imports opset 99 of {domain or 'ai.onnx'}"):
+        read_source(cnn)
+
+
 def test_initializers_among_the_inputs_are_not_asked_for(cnn: Path) -> None:
     model = onnx.load(cnn)
     model.graph.input.append(helper.make_tensor_value_info("conv_b", TensorProto.FLOAT, [5]))

@@ -40,7 +40,7 @@ from mothkit_converters.ops import (
     sizes,
     unsigned,
 )
-from mothkit_converters.ops.registry import find_converter, overrides
+from mothkit_converters.ops.registry import find_converter, overrides, refused
 
 __all__ = [
     "activations",
@@ -71,6 +71,7 @@ __all__ = [
     "ranking",
     "recurrent",
     "reduction",
+    "refused",
     "regions",
     "reshape",
     "resizing",

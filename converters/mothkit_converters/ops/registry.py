@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from onnx import defs
+from onnx import NodeProto, defs
 from onnx2torch.node_converters import registry
 from onnx2torch.onnx_graph import OnnxGraph
 from onnx2torch.onnx_node import OnnxNode
 from onnx2torch.utils.common import OperationConverterResult
+
+from mothkit_converters.errors import UnsupportedOpError
+from mothkit_converters.scopes import label
 
 Converter: TypeAlias = Callable[[OnnxNode, OnnxGraph], OperationConverterResult]
 
@@ -67,3 +70,19 @@ def schema_version(op: str, opset: int, domain: str = "") -> int:
 def find_converter(op: str, opset: int, domain: str = "") -> Converter | None:
     """Return what converts ``op`` of this opset, None where nothing does."""
     return _TABLE.get(_key(op, schema_version(op, opset, domain), domain))
+
+
+def refused(node: NodeProto, opsets: Mapping[str, int], why: str = "") -> UnsupportedOpError:
+    """Return the error for a node that cannot be served, by its name and the version of its schema.
+
+    Args:
+        node: The node, of a graph in plain form.
+        opsets: The opset of each domain.
+        why: What stands in the way; unless given, that nothing converts it.
+    """
+    opset = opsets.get(node.domain, 1)
+    of = f" of the domain '{node.domain}'" if node.domain else ""
+    version = schema_version(node.op_type, opset, node.domain)
+    return UnsupportedOpError(
+        node.op_type, label(node), why or f"no converter for it at opset {opset}{of}", version=version
+    )
