@@ -114,3 +114,12 @@ def test_an_output_is_chosen_by_name(tmp_path: Path) -> None:
     assert describe_run("evaluate", model)["head"]["output"] == "other"
     with pytest.raises(ModelError, match="no value 'third'; its outputs are 'logits', 'loss', 'other'"):
         open_model(path, replace(settings, output="third"))
+
+
+def test_images_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    model = tiny_model()
+    for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dimension.dim_value = 10**9
+    onnx.save(model, path := tmp_path / "huge.onnx")
+    with pytest.raises(ModelError, match=r"huge\.onnx: its images are image .*1000000000, 1000000000"):
+        open_model(path, Settings(preprocess="unit", device="cpu"))

@@ -13,6 +13,8 @@ from mothkit.inputs import InputSpec
 from mothkit_converters import BoundModule, Head, Source, find_head, inputs_of, read_source, to_torch
 from mothkit_converters.errors import ConversionError, WriteError
 
+_MAX_VALUES = 2**28  # of an image, so that a stranger's file cannot ask for all memory; these take 1 GiB
+
 
 @contextmanager
 def as_model_errors() -> Iterator[None]:
@@ -120,7 +122,8 @@ def image_input(source: Source, output: str | None = None) -> tuple[int | str | 
         output: where its scores are, as for ``head_of``.
 
     Raises:
-        ModelError: there is no such value or no input, there are several, or the input is not 4-D.
+        ModelError: there is no such value or no input, there are several, the input is not 4-D, or an image of it
+            would not fit into memory.
     """
     inputs = source.inputs
     if len(inputs) > 1:
@@ -129,6 +132,10 @@ def image_input(source: Source, output: str | None = None) -> tuple[int | str | 
     if len(inputs) != 1 or inputs[0].shape is None or len(inputs[0].shape) != 4:
         raise ModelError(
             f"{source.path}: is no image classifier: its inputs are {described or 'none'}; expected one of 4 dimensions"
+        )
+    if math.prod(size for size in inputs[0].shape[1:] if isinstance(size, int)) > _MAX_VALUES:
+        raise ModelError(
+            f"{source.path}: its images are {described}; expected at most {_MAX_VALUES} values in one"
         )
     return tuple(inputs[0].shape)
 
