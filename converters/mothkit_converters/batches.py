@@ -1,7 +1,7 @@
 """Files that fix a batch size: what keeps them from taking another one, and does not mean it.
 
-Nothing changes for the size in the file. Where a batch does not come first, nothing is freed, and another size
-is an error as it runs.
+Nothing changes for the size in the file. Where a batch does not come first, nothing is freed; ``mixing`` tells
+whether images come out at another size as they do alone.
 """
 
 from __future__ import annotations
@@ -18,21 +18,17 @@ from mothkit_converters.tensors import array_of, outline
 Dims = Mapping[str, Sequence[int]]
 _PASSES = 64  # each lets sizes be known up to the next Reshape
 _ELEMENTWISE = frozenset(
-    {"Add", "Cast", "Clip", "Div", "Erf", "Gelu", "Identity", "Mul", "Pow", "QuickGelu", "Relu"}
-) | {
-    *("Sigmoid", "Sqrt", "Sub", "Tanh"),
-}
+    (
+        *("Add", "Cast", "Clip", "Div", "Erf", "Gelu", "Identity", "Mul", "Pow", "QuickGelu", "Relu"),
+        *("Sigmoid", "Sqrt", "Sub", "Tanh"),
+    )
+)
 _BY_IMAGE = frozenset(
-    {"AveragePool", "BatchNormalization", "Conv", "Dropout", "GlobalAveragePool", "MaxPool"}
-) | {
-    *(
-        "Gemm",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "MatMul",
-        "Softmax",
-    ),  # of their own first axis too
-}
+    (
+        *("AveragePool", "BatchNormalization", "Conv", "Dropout", "Gemm", "GlobalAveragePool"),
+        *("InstanceNormalization", "LayerNormalization", "MatMul", "MaxPool", "Softmax"),
+    )
+)
 
 
 def any_batch(model: ModelProto) -> ModelProto:

@@ -22,6 +22,7 @@ from mothkit_converters.errors import (
     UnsupportedOpError,
 )
 from mothkit_converters.halves import declared_halves
+from mothkit_converters.mixing import mixes, steps
 from mothkit_converters.ops import overrides
 from mothkit_converters.ops.registry import schema_version
 from mothkit_converters.scopes import opsets_of
@@ -71,6 +72,9 @@ class BoundModule(nn.Module):
         self.output_names = tuple(output_names)
         self._half_inputs = tuple(halves.get(name) for name in self.input_names)
         self._half_outputs = tuple(halves.get(name) for name in self.output_names)
+        declared = {value.name: value.shape for value in source.inputs}
+        self._declared = tuple(declared.get(name) for name in self.input_names)
+        self._mixes: bool | None = None  # whether another batch size mixes images; None before that was tried
 
     @property
     def bindings(self) -> dict[str, nn.Parameter]:
@@ -86,7 +90,8 @@ class BoundModule(nn.Module):
 
         Raises:
             ConversionError: The number of inputs is wrong.
-            BatchError: The file fixes another batch size.
+            BatchError: The file fixes another batch size, and images would be mixed or cannot be computed.
+            RunError: An input has not the shape that the file declares, or cannot be computed.
             UnsupportedOpError: The values ask an operator for something that cannot be right.
         """
         if len(inputs) != len(self.input_names):
@@ -100,6 +105,7 @@ class BoundModule(nn.Module):
             half is None or x.dtype == half for x, half in zip(inputs, self._half_inputs, strict=True)
         )
         try:
+            self._check_batch(widened)
             outputs: tuple[Tensor, ...] = self.network.forward(*widened)  # a call prints where it fails
         except UnsupportedOpError as error:
             raise _located(error, self.source) from error
@@ -107,28 +113,69 @@ class BoundModule(nn.Module):
             raise
         except _FAULTS as error:
             self._explain(inputs, widened, error)
+        self._check_shapes(inputs)  # at last: an operator that fails says more
         if as_declared and any(self._half_outputs):
             outputs = tuple(
                 y if half is None else y.to(half) for y, half in zip(outputs, self._half_outputs, strict=True)
             )
         return outputs[0] if len(outputs) == 1 else outputs
 
+    def _check_shapes(self, inputs: Sequence[Tensor]) -> None:
+        """Raise a RunError where an input is not as large as the file says, whatever its batch size.
+
+        What the file computes from its own sizes is computed no more, and onnxruntime would not take it either.
+        """
+        for x, declared in zip(inputs, self._declared, strict=True):
+            if not isinstance(x, Tensor) or declared is None:
+                continue
+            pairs = [*zip(x.shape, declared, strict=False)][1:]
+            if x.dim() != len(declared) or any(
+                isinstance(n, int) and n > 0 and size != n for size, n in pairs
+            ):
+                raise self._run_error(inputs, "another shape is declared")
+
+    def _check_batch(self, inputs: Sequence[Tensor]) -> None:
+        """Raise a BatchError where the batch size is not the file's, and images would be mixed; ask once.
+
+        While a compiler traces the network nothing is asked.
+        """
+        places = [
+            place for place, x in enumerate(inputs) if self._fixed_size(place) not in (None, _length(x))
+        ]
+        if not places or torch.compiler.is_compiling():
+            return
+        if self._mixes is None:
+            size, stepping = self._fixed_size(places[0]) or 1, steps(self.source.proto.graph)
+            self._mixes = mixes(self.network, inputs, size, places, stepping=stepping)
+        if self._mixes:
+            raise self._batch_error(inputs)
+
+    def _fixed_size(self, place: int) -> int | None:
+        """Return the batch size that the file fixes for an input."""
+        size = next(iter(self._declared[place] or ()), None)
+        return size if isinstance(size, int) and size > 0 else None
+
     def _explain(self, inputs: Sequence[Tensor], widened: Sequence[Tensor], error: Exception) -> NoReturn:
         """Raise a BatchError in place of ``error`` where the batch size is not the one in the file, else a RunError."""
-        shapes = {value.name: value.shape for value in self.source.inputs}
-        shape = next((shapes[name] for name in self.input_names), None)
-        if shape and inputs[0].dim() and isinstance(shape[0], int) and shape[0] != len(inputs[0]):
-            raise BatchError(
-                f"{self.source.path}: called with batch size {len(inputs[0])}, and the file fixes {shape[0]}. "
-                "Call with that batch size, or export the model with a dynamic one"
-            ) from error
-        given = ", ".join(f"{x.dtype} {list(x.shape)}".removeprefix("torch.") for x in inputs)
+        if self._declared and self._fixed_size(0) not in (None, _length(inputs[0])):
+            raise self._batch_error(inputs) from error
         reason = " ".join(str(error).split())[:200]
         where = _failing_node(self.network, widened)
-        raise RunError(
-            f"{self.source.path}: cannot be computed on {given} ({where}{type(error).__name__}: {reason}); expected "
-            f"{', '.join(f'{name} {list(shapes[name] or ())}' for name in self.input_names)}"
-        ) from error
+        raise self._run_error(inputs, f"{where}{type(error).__name__}: {reason}") from error
+
+    def _batch_error(self, inputs: Sequence[Tensor]) -> BatchError:
+        return BatchError(
+            f"{self.source.path}: called with batch size {_length(inputs[0])}, and the file fixes "
+            f"{self._fixed_size(0)}. Call with that batch size, or export the model with a dynamic one"
+        )
+
+    def _run_error(self, inputs: Sequence[Tensor], reason: str) -> RunError:
+        given = ", ".join(f"{x.dtype} {list(x.shape)}".removeprefix("torch.") for x in inputs)
+        declared = zip(self.input_names, self._declared, strict=True)
+        return RunError(
+            f"{self.source.path}: cannot be computed on {given} ({reason}); expected "
+            f"{', '.join(f'{name} {list(shape or ())}' for name, shape in declared)}"
+        )
 
     def tensor(self, initializer: str) -> Tensor:
         """Return the parameter or buffer that is bound to ``initializer``."""
@@ -158,6 +205,11 @@ def _failing_node(network: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
         found = follower.at and follower.at.meta.get(ORIGIN)
         return f"{found}: " if found else ""
     return ""
+
+
+def _length(x: Tensor) -> int | None:
+    """Return the first dimension of ``x``, None where it has none."""
+    return len(x) if isinstance(x, Tensor) and x.dim() else None
 
 
 def to_torch(
