@@ -139,10 +139,12 @@ class BoundModule(nn.Module):
 
         While a compiler traces the network nothing is asked.
         """
+        if torch.compiler.is_compiling():
+            return
         places = [
             place for place, x in enumerate(inputs) if self._fixed_size(place) not in (None, _length(x))
         ]
-        if not places or torch.compiler.is_compiling():
+        if not places:
             return
         if self._mixes is None:
             size, stepping = self._fixed_size(places[0]) or 1, steps(self.source.proto.graph)
@@ -209,7 +211,7 @@ def _failing_node(network: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
 
 def _length(x: Tensor) -> int | None:
     """Return the first dimension of ``x``, None where it has none."""
-    return len(x) if isinstance(x, Tensor) and x.dim() else None
+    return x.shape[0] if isinstance(x, Tensor) and x.dim() else None  # len() would fix a free size
 
 
 def to_torch(
