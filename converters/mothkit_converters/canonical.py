@@ -1,4 +1,4 @@
-"""A shadow copy that onnx2torch can take: same values under the same names, in plainer form.
+"""A shadow copy that converters can take node by node: same values under the same names, in plainer form.
 
 The original is never touched. No pass here merges or renames weights, so each initializer of the shadow is
 one of the original.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
-import onnx.version_converter
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from mothkit_converters.batches import free_batch
@@ -37,9 +35,8 @@ from mothkit_converters.scopes import (
 )
 from mothkit_converters.shapes import add_shapes, inferred
 from mothkit_converters.source import Source
-from mothkit_converters.tensors import array_of, constant_tensor, is_outlined, outline
+from mothkit_converters.tensors import constant_tensor, outline
 
-_OLD_OPSETS = (9, 10, 11, 12, 13)  # what an opset may be raised to; newer ones are served as they are
 _OPTIONAL_OUTPUTS = frozenset({"Dropout", "LayerNormalization", "MaxPool"})
 _SCALARS = ("value_float", "value_floats", "value_int", "value_ints")
 
@@ -86,7 +83,7 @@ def canonicalise(source: Source, outputs: Sequence[str], *, keep_inputs: bool = 
         _see_through_identities(model.graph)
         derived |= fold(model)
     _keep_needed(model.graph)
-    model = _raise_opset(model)
+    _refuse_unserved(model)
     if fuse(model.graph):
         _keep_needed(model.graph)
         if all(entry.domain != DOMAIN for entry in model.opset_import):
@@ -225,46 +222,16 @@ def _see_through_identities(graph: GraphProto) -> None:
     _keep_needed(graph)
 
 
-def _raise_opset(model: ModelProto) -> ModelProto:
-    """Return ``model`` at the lowest opset, its own or one up to 13, whose operators are all served."""
-    if (first := _first_unserved(model)) is None:
-        return model
-    opset = opsets_of(model).get("", 1)
-    for target in (version for version in _OLD_OPSETS if version > opset):
-        try:
-            raised = onnx.version_converter.convert_version(model, target)
-        except (RuntimeError, ValueError, onnx.checker.ValidationError):
-            continue
-        if _first_unserved(raised) is None and _same_weights(model, raised):
-            return raised
-    raise refused(first, opsets_of(model), reason(model, first) or "")
-
-
-def _first_unserved(model: ModelProto) -> NodeProto | None:
+def _refuse_unserved(model: ModelProto) -> None:
+    """Raise UnsupportedOpError for the first node that has no converter."""
     opsets = opsets_of(model)
-    return next((node for node in all_nodes(model.graph) if not _served(node, opsets)), None)
+    for node in all_nodes(model.graph):
+        if not _served(node, opsets):
+            raise refused(node, opsets, reason(model, node))
 
 
 def _served(node: NodeProto, opsets: Mapping[str, int]) -> bool:
     return find_converter(node.op_type, opsets.get(node.domain, 1), node.domain) is not None
-
-
-def _same_weights(before: ModelProto, after: ModelProto) -> bool:
-    """Return whether every float initializer of ``before`` is in ``after``; if so, as it was."""
-    moved = {tensor.name: tensor for tensor in after.graph.initializer}
-    floats = [
-        tensor
-        for tensor in before.graph.initializer
-        if tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)
-    ]
-    for tensor in floats:
-        if tensor.name not in moved or tensor.dims != moved[tensor.name].dims:
-            return False
-        if not is_outlined(tensor) and not np.array_equal(array_of(tensor), array_of(moved[tensor.name])):
-            return False
-    for tensor in floats:
-        moved[tensor.name].CopyFrom(tensor)  # the converter may have given an outline zeros
-    return True
 
 
 def _trim(node: NodeProto, graph: GraphProto) -> None:
@@ -277,8 +244,3 @@ def _trim(node: NodeProto, graph: GraphProto) -> None:
     read |= {info.name for part in all_graphs(graph) for info in part.output}
     while len(node.output) > 1 and node.output[-1] not in read:
         node.output.pop()
-
-
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:  # noqa: ANN401 - as ONNX has it
-    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
-    return default if found is None else onnx.helper.get_attribute_value(found)

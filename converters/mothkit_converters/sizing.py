@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto
 from onnx2torch.onnx_graph import OnnxGraph
 from onnx2torch.onnx_node import OnnxNode
 from torch import Tensor, fx, nn
 
+from mothkit_converters import attributes
 from mothkit_converters.errors import ConversionError
 from mothkit_converters.ops import sizes
 from mothkit_converters.tensors import array_of
@@ -153,7 +154,7 @@ class Sizing:
         if proto.op_type == "Size":
             numbers = [math.prod(known)] if known is not None else self._read(sizes.count, name)
             return Size(numbers, (), TensorProto.INT64)
-        start, end = _attribute(proto, "start", None), _attribute(proto, "end", None)
+        start, end = attributes.given(proto, "start", None), attributes.given(proto, "end", None)
         if known is not None:
             part = list(known)[start:end]
             return Size(part, (len(part),), TensorProto.INT64)
@@ -179,7 +180,7 @@ class Sizing:
         if op in _MOVED:
             return self._moved(proto, node)
         if op == "Cast":
-            return self._cast(_attribute(proto, "to", 0), given[0])
+            return self._cast(attributes.given(proto, "to", 0), given[0])
         if op == "ConstantOfShape":
             return _filled(proto, given[0])
         if op in _TOTALS:
@@ -213,9 +214,9 @@ class Sizing:
         kind = given[0].kind
         if proto.op_type == "Concat" and all(size.shape is None or len(size.shape) == 1 for size in given):
             return [Size(self._call(sizes.join, given), None, kind)]
-        if proto.op_type == "Gather" and _attribute(proto, "axis", 0) in (0, -1):
+        if proto.op_type == "Gather" and attributes.given(proto, "axis", 0) in (0, -1):
             return [Size(self._picked(given[1].known or [], given[:1]), given[1].shape, kind)]
-        if proto.op_type == "Slice" and len(given) > 2:
+        if proto.op_type == "Slice" and len(given) > 2 and "" not in proto.input:
             (start,), (end,), *_ = numbers = [size.known or [] for size in given[1:]]
             step = numbers[3][0] if len(numbers) > 3 else 1
             return [Size(self._call(sizes.part, given[:1], start, end, step), None, kind)] if step > 0 else []
@@ -245,11 +246,11 @@ class Sizing:
         """Join the numbers of a list; whatever axes are named, it has one."""
         size, *axes = given
         several = size.shape is not None and len(size.shape) != 1
-        if several or size.kind not in _WHOLE or _attribute(proto, "noop_with_empty_axes", 0):
+        if several or size.kind not in _WHOLE or attributes.given(proto, "noop_with_empty_axes", 0):
             return []
         if any(not axis.known for axis in axes):
             return []
-        shape = (1,) if _attribute(proto, "keepdims", 1) else ()
+        shape = (1,) if attributes.given(proto, "keepdims", 1) else ()
         return [Size(self._call(sizes.total, [size], proto.op_type), shape, size.kind)]
 
     def _computed(self, proto: NodeProto, given: Sequence[Size]) -> list[Size]:
@@ -299,7 +300,7 @@ def _filled(proto: NodeProto, size: Size) -> list[Size]:
     """Return what ConstantOfShape makes of a shape that is known."""
     if size.known is None or math.prod(size.known) > MOST:
         return []
-    value = _attribute(proto, "value", None)
+    value = attributes.given(proto, "value", None)
     kind = TensorProto.FLOAT if value is None else value.data_type
     if kind not in _DTYPES:
         return []
@@ -319,11 +320,6 @@ def _function(proto: NodeProto, kind: int) -> str:
     if op == "Div" and kind in _WHOLE:
         return "DivWhole"
     if op == "Mod":
-        truncated = _attribute(proto, "fmod", 0)
+        truncated = attributes.given(proto, "fmod", 0)
         return "" if kind not in _WHOLE else "ModTruncated" if truncated else "Mod"
     return op
-
-
-def _attribute(proto: NodeProto, name: str, default: Any) -> Any:  # noqa: ANN401 - as ONNX has it
-    found = next((attribute for attribute in proto.attribute if attribute.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)

@@ -350,7 +350,7 @@ def test_half_precision_is_computed_in_float32(save: Save, run: Run) -> None:
     np.testing.assert_allclose(bound(torch.from_numpy(x)).detach().numpy(), run(path, x)[0], rtol=3e-3)
 
 
-def test_an_old_opset_is_raised(save: Save, run: Run, images: Images) -> None:
+def test_an_old_opset_is_taken_as_it_is(save: Save, run: Run, images: Images) -> None:
     body = "n = BatchNormalization(x, s, b, m, v) p = MaxPool<kernel_shape = [2, 2]>(n) f = Flatten(p)"
     body += " y = Gemm(f, w, c)"
     weights = {"s": drawn(2), "b": drawn(2), "m": drawn(2), "v": drawn(2), "w": drawn(18, 4), "c": drawn(4)}
