@@ -55,7 +55,8 @@ def fold(model: ModelProto) -> set[str]:
     }
     dims = known_dims(inferred(any_batch(model)).graph)
     partial: dict[str, list[int | None]] = {}
-    kept, folded = [], set()
+    kept: list[NodeProto] = []
+    folded: set[str] = set()
     for node in graph.node:
         if node.op_type == "Shape" and node.input[0] in dims:
             partial[node.output[0]] = _shape(node, dims)
@@ -127,5 +128,5 @@ def _evaluate(model: ModelProto, node: NodeProto, inputs: Mapping[str, Array]) -
     graph = helper.make_graph([node], "one", infos, outputs)
     alone = helper.make_model(graph, opset_imports=model.opset_import)
     with np.errstate(all="ignore"):
-        found: list[Array] = ReferenceEvaluator(alone).run(None, dict(inputs))
-    return found
+        found = ReferenceEvaluator(alone).run(None, dict(inputs))
+    return list(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from onnx import GraphProto, NodeProto, helper
 
@@ -93,7 +94,7 @@ def _is_one_plus_erf(gate: str, x: str, found: _Graph) -> bool:
     return False
 
 
-def _become(node: NodeProto, op: str, x: str, **attributes: float) -> None:
+def _become(node: NodeProto, op: str, x: str, **attributes: Any) -> None:  # noqa: ANN401 - as ONNX has it
     made = helper.make_node(op, [x], list(node.output), name=node.name, domain=DOMAIN, **attributes)
     node.CopyFrom(made)
 
