@@ -93,7 +93,7 @@ def roles_of(graph: GraphProto, stored: Collection[str], derived: Collection[str
         stored: Names of those that can be written back.
         derived: Names of those that were computed from integers, so that nobody trained them.
     """
-    normalisation, sizes = _input_normalisation(graph), _of_shapes(graph)
+    normalisation, sizes, single = _input_normalisation(graph), _of_shapes(graph), _single_channels(graph)
     floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in FLOATS}
     found: dict[str, list[Role]] = {name: [] for name in floats}
     for node in all_nodes(graph):
@@ -101,7 +101,8 @@ def roles_of(graph: GraphProto, stored: Collection[str], derived: Collection[str
             if name in floats:
                 number = node.op_type in _JOINING or math.prod(floats[name].dims) == 1
                 with_sizes = number and not sizes.isdisjoint(node.input)
-                role = _role(node.op_type, i, floats[name], fixed=name in normalisation)
+                bias = node.op_type == "Add" and bool(floats[name].dims) and not single.isdisjoint(node.input)
+                role = Role.WEIGHT if bias else _role(node.op_type, i, floats[name], name in normalisation)
                 found[name].append(Role.SETTING if with_sizes else role)
     writable = set(stored) - cut_off(graph)
     return {
@@ -110,7 +111,7 @@ def roles_of(graph: GraphProto, stored: Collection[str], derived: Collection[str
     }
 
 
-def _role(op: str, index: int, tensor: TensorProto, *, fixed: bool) -> Role:
+def _role(op: str, index: int, tensor: TensorProto, fixed: bool) -> Role:  # noqa: FBT001
     if index in _SETTINGS.get(op, ()):
         return Role.SETTING
     if op == "BatchNormalization" and index in (3, 4):
@@ -129,6 +130,18 @@ def _only(roles: list[Role], *, stored: bool) -> Role:
         return Role.TORN if Role.SETTING in kinds else Role.WEIGHT
     alone = len(roles) == 1 or kinds == {Role.WEIGHT} or kinds == {Role.SETTING}
     return roles[0] if alone else Role.CONSTANT  # also a statistic that two nodes share
+
+
+def _single_channels(graph: GraphProto) -> set[str]:
+    """Return products with a stored weight that has one output: a number added to each has one too, and is its bias."""
+    outputs = {"Conv": 0, "MatMul": -1}  # which axis of the weight these are
+    dims = {tensor.name: tensor.dims for tensor in graph.initializer}
+    return {
+        node.output[0]
+        for node in all_nodes(graph)
+        if node.op_type in outputs and len(shape := dims.get(node.input[1], ())) > 1
+        if shape[outputs[node.op_type]] == 1
+    }
 
 
 def _of_shapes(graph: GraphProto) -> set[str]:

@@ -160,6 +160,15 @@ def test_the_normalisation_of_the_input_is_no_weight(save: Save) -> None:
     }
 
 
+@pytest.mark.parametrize(("bias", "role"), [((1,), Role.WEIGHT), ((1, 1), Role.WEIGHT), ((), Role.CONSTANT)])
+def test_the_bias_of_a_single_logit_is_trained(save: Save, bias: Any, role: Role) -> None:
+    body = "a = MatMul(x, w) b = Add(a, bias) c = Mul(b, bias2) y = Sigmoid(c)"
+    weights = {"w": drawn(6, 1), "bias": drawn(*bias), "bias2": drawn(1)}
+    bound = to_torch(save(text(body, outputs="float[N, 1] y"), weights))
+    assert bound.ties["bias"].role is role
+    assert bound.ties["bias2"].role is Role.CONSTANT
+
+
 @pytest.mark.parametrize("trans_b", [0, 1])
 @pytest.mark.parametrize("bias", [(4,), (1,), (2, 4), None])
 def test_gemm_takes_its_weights_as_they_are(save: Save, run: Run, trans_b: int, bias: Any) -> None:
