@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         WriteError,
     )
     from mothkit_converters.exporter import check_export, export
+    from mothkit_converters.halves import has_halves
     from mothkit_converters.heads import Head, expose, find_head, inputs_of, logits_value
     from mothkit_converters.importer import BoundModule, to_torch
     from mothkit_converters.ops.normalization import normalises
@@ -59,6 +60,7 @@ __all__ = [
     "export",
     "expose",
     "find_head",
+    "has_halves",
     "inputs_of",
     "logits_value",
     "normalises",
@@ -71,6 +73,7 @@ _HOMES = {
     "binding": ("Binding", "Role"),
     "comparison": ("Change", "GraphDiff", "diff"),
     "exporter": ("check_export", "export"),
+    "halves": ("has_halves",),
     "heads": ("Head", "expose", "find_head", "inputs_of", "logits_value"),
     "importer": ("BoundModule", "to_torch"),
     "ops.normalization": ("normalises",),

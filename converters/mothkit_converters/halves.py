@@ -8,14 +8,26 @@ from types import MappingProxyType
 import torch
 from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
 
+from mothkit_converters.scopes import all_nodes
 from mothkit_converters.shapes import inferred
 from mothkit_converters.source import Source
-from mothkit_converters.tensors import HALVES, array_of, is_outlined
+from mothkit_converters.tensors import HALVES, array_of, is_outlined, weight_tensors
 
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "softmax_precision"})
 _TORCH: Mapping[int, torch.dtype] = MappingProxyType(
     {TensorProto.FLOAT16: torch.float16, TensorProto.BFLOAT16: torch.bfloat16}
 )
+
+
+def has_halves(source: Source) -> bool:
+    """Return whether ``source`` stores, takes or computes anything in half precision."""
+    graph = source.proto.graph
+    kinds = {tensor.data_type for tensor in weight_tensors(graph).values()}
+    kinds |= {info.type.tensor_type.elem_type for info in (*graph.input, *graph.output)}
+    kinds |= {
+        attribute.i for node in all_nodes(graph) for attribute in node.attribute if attribute.name == "to"
+    }
+    return not HALVES.isdisjoint(kinds)
 
 
 def declared_halves(source: Source, values: Sequence[str]) -> dict[str, torch.dtype]:

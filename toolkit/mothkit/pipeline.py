@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mothkit.agreement import Parity, Tolerance, check_import, compare, make_probes, torch_predict
+from mothkit.agreement import Parity, check_import, compare, make_probes, tolerance_for, torch_predict
 from mothkit.classifier import Classifier, head_of, open_source
 from mothkit.describing import describe_file, describe_images, describe_run
 from mothkit.distance import Distances, all_directions, class_distances
@@ -330,7 +330,7 @@ def _check_written(job: _Job, classifier: Classifier, session: Session) -> Parit
         ParityError: they differ.
     """
     predict = torch_predict(classifier, next(classifier.parameters()).device)
-    parity = compare(predict, session.logits, job.probes, Tolerance())
+    parity = compare(predict, session.logits, job.probes, tolerance_for(job.model.source))
     if not parity.agrees:
         raise ParityError(
             f"{job.out}: the written file differs from the network by up to {parity.max_absolute:.3g}; "
