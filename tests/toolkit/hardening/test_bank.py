@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from mothkit.hardening.bank import TriggerBank
-from mothkit.inversion.engine import Inverted
+from mothkit.inversion.found import Inverted
 
 
 def found(values: Tensor, *flags: bool) -> Inverted:

@@ -22,7 +22,8 @@ from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.training import TrainingConfig
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig
-from mothkit.inversion.engine import Inverted, invert
+from mothkit.inversion.engine import invert
+from mothkit.inversion.found import Inverted
 from tests.tiny import LEADING, OTHER, SIDE, open_tiny, tiny_images
 
 CPU = torch.device("cpu")

@@ -14,9 +14,10 @@ from torch.nn.functional import cross_entropy
 
 from mothkit.errors import ConfigError, ShapeError
 from mothkit.events import Event, StepDone
-from mothkit.inversion import engine
+from mothkit.inversion import search
 from mothkit.inversion.config import InversionConfig, InversionTask
-from mothkit.inversion.engine import Inverted, frozen, invert
+from mothkit.inversion.engine import frozen, invert
+from mothkit.inversion.found import Inverted
 from mothkit.inversion.state import State
 
 CPU = torch.device("cpu")
@@ -281,9 +282,9 @@ def test_the_model_is_left_as_it_was_when_the_work_is_broken_off() -> None:
 
 
 def test_a_pass_keeps_no_graph_of_the_passes_before() -> None:
-    tasks = engine._Tasks.pack([task(0, 10)], CPU)
+    tasks = search.Tasks.pack([task(0, 10)], CPU)
     state = State.start(torch.rand(1, 4, SIDE, SIDE), torch.tensor([1e-3]))
-    after = engine._step(Pixel(), pool(10), tasks, state, InversionConfig(), seeded())
+    after = search._step(Pixel(), pool(10), tasks, state, InversionConfig(), seeded())
     assert not any(getattr(each, f.name).requires_grad for each in (state, after) for f in fields(State))
 
 
@@ -311,3 +312,59 @@ def test_a_start_that_does_not_fit_is_refused(count: int, height: int) -> None:
 def test_costs_of_another_count_are_refused(count: int) -> None:
     with pytest.raises(ShapeError, match=rf"start costs have shape \({count},\), expected \(2,\)"):
         run_from(cost=torch.ones(count))
+
+
+# -- triggers that come and go --------------------------------------------------------------------------------
+
+
+class Counted(nn.Module):
+    """A model that counts the images it is asked about."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.images, self.largest = model, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images, self.largest = self.images + len(x), max(self.largest, len(x))
+        return self.model(x)
+
+
+def test_tasks_wait_until_there_is_room_and_each_is_found() -> None:
+    x = torch.cat([pool(10, value) for value in (0.0, 0.1, 0.2, 0.3, 0.4)])
+    tasks = [task(10 * k, 10 * k + 10) for k in range(5)]
+    model = Counted(Pixel())
+    config = InversionConfig(steps=300, images_per_forward=20, stall=60)
+    found = invert(model, x, tasks, config, generator=seeded(), device=CPU)
+    smallest = [(0.5 - value) / (1 - value) for value in (0.0, 0.1, 0.2, 0.3, 0.4)]
+    assert bool(found.found.all())
+    assert model.largest <= 20
+    for size, least in zip(found.mask_l1.tolist(), smallest, strict=True):
+        assert least <= size <= least + 0.1
+
+
+def test_a_search_without_news_ends_early_and_no_worse() -> None:
+    x, config = pool(32), {"steps": 1200, "control": "updates", "initial_cost": 0.02}
+    whole, cut = Counted(Pixel()), Counted(Pixel())
+    long, short = run(whole, x, [task(0, 32)], **config), run(cut, x, [task(0, 32)], stall=80, **config)
+    assert cut.images < 0.7 * whole.images
+    assert float(short.mask_l1) <= 1.1 * float(long.mask_l1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cost_that_follows_every_update_needs_fewer_steps(seed: int) -> None:
+    network, x, tasks = convolution(seed), pool(64), [task(0, 64, t) for t in range(3)]
+    slow = run(network, x, tasks, seed, steps=60)
+    fast = run(network, x, tasks, seed, steps=60, control="updates", initial_cost=0.02, restart_noise=0.0)
+    assert bool(fast.found.all())
+    assert bool((fast.success_rate >= 0.9 - 1e-6).all())
+    assert float(fast.mask_l1.sum()) < float(slow.mask_l1.sum())
+
+
+def test_progress_reaches_its_end_whatever_ends_early() -> None:
+    events: list[Event] = []
+    config = InversionConfig(steps=200, stall=20, images_per_forward=20)
+    tasks = [task(0, 10), task(10, 20), task(20, 30)]
+    invert(Pixel(), pool(30), tasks, config, generator=seeded(), device=CPU, emit=events.append)
+    steps = [event.step for event in events if isinstance(event, StepDone)]
+    assert steps == sorted(steps)
+    assert steps[-1] == 600

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mothkit.inversion.config import InversionConfig
-from mothkit.inversion.state import State, accept, adam, keep_smaller, steer_cost, to_logits, to_values
+from mothkit.inversion.state import (
+    State,
+    accept,
+    adam,
+    keep_smaller,
+    steer_cost,
+    steer_smoothly,
+    to_logits,
+    to_values,
+)
 
 
 def started(k: int = 2, cost: float = 1e-3, seed: int = 0) -> State:
@@ -200,3 +209,21 @@ def test_a_rate_that_is_exactly_the_bound_holds(images: int) -> None:
         rate = torch.tensor([float(hits)]) / torch.tensor([images])
         state = accept(candidate(started(1), 5.0), rate, config)
         assert state.best_l1.item() == 5.0
+
+
+def test_a_smoothed_rate_moves_the_cost_after_every_update() -> None:
+    config, active = InversionConfig(control="updates", gain=0.1), torch.ones(2, dtype=torch.bool)
+    state = started(2, cost=1.0)
+    for _ in range(60):
+        state = steer_smoothly(state, rates(1.0, 0.5), active, config)
+    assert state.smooth.tolist() == pytest.approx([1.0, 0.5], abs=1e-2)
+    assert state.cost[0] > 2 > 0.1 > state.cost[1]
+    still = steer_smoothly(state, rates(0.0, 1.0), ~active, config)
+    assert torch.equal(still.cost, state.cost)
+
+
+def test_rows_that_are_taken_apart_and_joined_are_the_same() -> None:
+    state = candidate(started(3), 1.0, 2.0, 3.0)
+    again = state.rows(torch.tensor([0])).joined(state.rows(torch.tensor([1, 2])))
+    for each in fields(state):
+        assert torch.equal(getattr(again, each.name), getattr(state, each.name))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mothkit.inversion.engine import Inverted
+from mothkit.inversion.found import Inverted
 
 Direction = tuple[int, int]
 """Source class, target class."""

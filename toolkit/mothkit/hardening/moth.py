@@ -25,7 +25,8 @@ from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirro
 from mothkit.hardening.training import Sampler, Stamp, Trainer, has_norm
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig, InversionTask
-from mothkit.inversion.engine import Inverted, invert, join
+from mothkit.inversion.engine import invert
+from mothkit.inversion.found import Inverted, join
 
 _POOL_VALUES = 320 * 2**20  # of images held at once for an inversion, 1.25 GiB of float32
 _OF_BUDGET = 0.85  # the rest is for judging weights, and for what a plan gets wrong

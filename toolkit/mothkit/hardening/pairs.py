@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mothkit.inversion.engine import Inverted
+from mothkit.inversion.found import Inverted
 
 Pair = tuple[int, int]
 

@@ -1,15 +1,31 @@
 """What an inversion run is asked to do: its task list and its numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from mothkit.errors import ConfigError
 
+Control = Literal["passes", "updates"]
+"""When the weight of the mask's size moves: after ``patience`` passes in a row, or a little after every update."""
+
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("steps", "images_per_update", "patience", "images_per_forward"), lambda n: n >= 1, "at least 1"),
+    (("stall",), lambda n: n >= 0, "at least 0"),
+    (("success_rate", "start_mask"), lambda x: 0 < x <= 1, "in (0, 1]"),
+    (("start_margin", "restart_noise"), lambda x: 0 <= x < 0.5, "in [0, 0.5)"),
+    (("initial_cost", "learning_rate", "gain"), lambda x: x > 0, "above 0"),
+    (("cost_up",), lambda x: x > 1, "above 1"),
+    (("control",), lambda word: word in get_args(Control), f"one of {', '.join(get_args(Control))}"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InversionConfig:
-    """Numbers of one inversion (defaults: the paper's, for measuring class distance).
+    """Numbers of one inversion (defaults: the paper's, for measuring class distance; ``QUICK`` is ours).
 
     Attributes:
         steps: passes over a trigger's images (paper: 1000).
@@ -17,9 +33,16 @@ class InversionConfig:
         images_per_update: images of one trigger in one Adam update (paper: 32).
         learning_rate: Adam's, on the logits of mask and pattern (paper: 0.1; betas 0.5 and 0.9).
         initial_cost: weight of the mask's size at the start (paper: 1e-3).
+        control: when the cost moves (paper: passes).
+        gain: of control by updates: each that is at the rate makes the cost e^gain times as much, each that is
+            below it e^(-1.5 gain) times. What counts is the rate smoothed over about five updates.
         patience: steps in a row, below or above the rate, before the cost moves (paper: 10).
         cost_up: factor when the rate was held (paper: 1.5); down it goes by its 1.5th power.
-        restart_noise: half width of the uniform noise added to a new best (paper: 0.01).
+        restart_noise: half width of the uniform noise added to a new best, from which the search goes on
+            (paper: 0.01); 0 lets it go on from where it is.
+        start_mask: a random start's mask is uniform in 0 to this (paper: 1).
+        stall: steps without a trigger 1 % smaller, once one was found, after which a search ends; 0 for never
+            (paper: 0).
         start_margin: a given start is kept this far from 0 and 1, so that no entry is frozen
             at the flat end of tanh (paper: 0, see docs/moth.md).
         images_per_forward: bound on triggers x images in one forward pass; None to go by the device and the
@@ -31,26 +54,27 @@ class InversionConfig:
     images_per_update: int = 32
     learning_rate: float = 0.1
     initial_cost: float = 1e-3
+    control: Control = "passes"
+    gain: float = 0.03
     patience: int = 10
     cost_up: float = 1.5
     restart_noise: float = 0.01
+    start_mask: float = 1.0
+    stall: int = 0
     start_margin: float = 0.0
     images_per_forward: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "images_per_update", "patience", "images_per_forward"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name} is {value}, not at least 1")
-        if not 0 < self.success_rate <= 1:
-            raise ConfigError(f"success_rate is {self.success_rate}, not in (0, 1]")
-        if self.cost_up <= 1 or self.initial_cost <= 0 or self.learning_rate <= 0:
-            raise ConfigError(
-                f"cost_up {self.cost_up}, initial_cost {self.initial_cost} and learning_rate "
-                f"{self.learning_rate} must be above 1, 0 and 0"
-            )
-        for name in ("start_margin", "restart_noise"):
-            if not 0 <= getattr(self, name) < 0.5:
-                raise ConfigError(f"{name} is {getattr(self, name)}, not in [0, 0.5)")
+        for names, fits, range_ in _RANGES:
+            for name in names:
+                if (value := getattr(self, name)) is not None and not fits(value):
+                    raise ConfigError(f"{name} is {value!r}, not {range_}")
+
+
+QUICK = InversionConfig(
+    steps=200, control="updates", initial_cost=0.02, restart_noise=0.0, start_mask=0.3, stall=50
+)
+"""Ours: the cost follows every update, so that its long climb is left out; see docs/moth.md."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,8 @@ Mask and pattern stand in one tensor [K, 1 + C, H, W]: channel 0 is the mask.
 Source: Tao et al., IEEE S&P 2022 (MOTH); Wang et al., IEEE S&P 2019 (Neural Cleanse).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from mothkit.inversion.config import InversionConfig
 _SPAN = 2 - 1e-7  # the paper's tanh map reaches 0 and 1 a little before infinity
 _BETA1, _BETA2, _EPSILON = 0.5, 0.9, 1e-8
 _DOWN_POWER = 1.5  # the cost falls by cost_up ** 1.5
+_NEWEST = 0.2  # share of the last update in the smoothed rate
 
 
 def to_values(logits: Tensor) -> Tensor:
@@ -34,6 +36,7 @@ class State:
         logits: [K, 1 + C, H, W].
         moment1, moment2: Adam's, like ``logits``; updates: [K], how many so far.
         cost: [K], weight of the mask's size; held, missed: [K], steps in a row at and under the rate.
+        smooth: [K], moving average of the updates' success rates.
         margin: [K], how much more than the rate a moving trigger must show to pass a re-test.
         candidate: [K, 1 + C, H, W], smallest trigger that seemed to hold; candidate_l1: [K].
         best: the smallest that passed a re-test; best_l1: [K], infinite while there is none.
@@ -46,6 +49,7 @@ class State:
     cost: Tensor
     held: Tensor
     missed: Tensor
+    smooth: Tensor
     margin: Tensor
     candidate: Tensor
     candidate_l1: Tensor
@@ -65,11 +69,26 @@ class State:
             cost=cost,
             held=zeros,
             missed=zeros,
+            smooth=zeros,
             margin=zeros,
             candidate=values,
             candidate_l1=never,
             best=values,
             best_l1=never,
+        )
+
+    def rows(self, chosen: Tensor) -> Self:
+        """Return the state of these triggers alone; ``chosen`` holds their indices."""
+        return replace(self, **{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
+
+    def joined(self, other: Self) -> Self:
+        """Return the state of these triggers, then those of ``other``."""
+        return replace(
+            self,
+            **{
+                each.name: torch.cat([getattr(self, each.name), getattr(other, each.name)])
+                for each in fields(self)
+            },
         )
 
 
@@ -86,7 +105,9 @@ def adam(state: State, gradient: Tensor, active: Tensor, learning_rate: float) -
     return replace(state, logits=logits, moment1=moment1, moment2=moment2, updates=updates)
 
 
-def keep_smaller(state: State, used: Tensor, rate: Tensor, noise: Tensor, config: InversionConfig) -> State:
+def keep_smaller(
+    state: State, used: Tensor, rate: Tensor, noise: Tensor | None, config: InversionConfig
+) -> State:
     """Return the state after judging one pass, without any host synchronisation.
 
     A trigger that holds the rate and is smaller than every candidate before becomes the candidate, and its
@@ -96,7 +117,7 @@ def keep_smaller(state: State, used: Tensor, rate: Tensor, noise: Tensor, config
         state: K triggers after the updates of a pass.
         used: [K, 1 + C, H, W], the values of the pass's last forward.
         rate: [K], share of images that became the target class during the pass.
-        noise: like ``used``, within +- ``restart_noise``.
+        noise: like ``used``, within +- ``restart_noise``; None to let the search go on from where it is.
         config: bounds.
     """
     size = used[:, :1].abs().sum((1, 2, 3))
@@ -106,7 +127,7 @@ def keep_smaller(state: State, used: Tensor, rate: Tensor, noise: Tensor, config
         state,
         candidate=torch.where(wide, used, state.candidate),
         candidate_l1=torch.where(smaller, size, state.candidate_l1),
-        logits=torch.where(wide, to_logits(used + noise), state.logits),
+        logits=state.logits if noise is None else torch.where(wide, to_logits(used + noise), state.logits),
     )
 
 
@@ -119,6 +140,17 @@ def steer_cost(state: State, rate: Tensor, config: InversionConfig) -> State:
     cost = torch.where(up, state.cost * config.cost_up, state.cost)
     cost = torch.where(down, cost / config.cost_up**_DOWN_POWER, cost)
     return replace(state, cost=cost, held=torch.where(up, 0.0, held), missed=torch.where(down, 0.0, missed))
+
+
+def steer_smoothly(state: State, rate: Tensor, active: Tensor, config: InversionConfig) -> State:
+    """Return the state with the cost moved after one update, whose success rates are ``rate`` [K].
+
+    Rows that are not ``active`` [K] stay.
+    """
+    smooth = torch.where(active, (1 - _NEWEST) * state.smooth + _NEWEST * rate, state.smooth)
+    reached = smooth >= config.success_rate + state.margin
+    factor = torch.where(reached, config.gain, -_DOWN_POWER * config.gain).exp()
+    return replace(state, smooth=smooth, cost=torch.where(active, factor * state.cost, state.cost))
 
 
 def accept(state: State, rate: Tensor, config: InversionConfig) -> State:
