@@ -26,7 +26,6 @@ MODELS = (
     "resnet18",
     "mobilenet_v2",
     "densenet121",
-    "vgg11_bn",
     "shufflenet_v2_x1_0",
     "efficientnet_b0",
     "vit_b_32",
