@@ -1,5 +1,6 @@
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -159,6 +160,39 @@ def test_a_constant_learning_rate_stays(classifier: Classifier) -> None:
     assert learning_rates(trainer(classifier, schedule="constant"), 5) == [0.1] * 5
 
 
+def test_the_learning_rate_in_steps_is_a_tenth_after_a_tenth_of_the_run(classifier: Classifier) -> None:
+    assert learning_rates(trainer(classifier, total=20, schedule="steps"), 5) == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.01]
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "make"),
+    [
+        ({"optimiser": "adam"}, lambda weights: torch.optim.Adam(weights, lr=0.1)),
+        ({"nesterov": False}, lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9)),
+    ],
+)
+def test_a_loss_of_ones_own_is_lowered_by_the_optimiser_asked_for(
+    classifier: Classifier,
+    numbers: dict[str, object],
+    make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
+) -> None:
+    config = TrainingConfig(batch_statistics=False, schedule="constant", learning_rate=0.1, **numbers)  # type: ignore[arg-type]
+    student, twin = copy.deepcopy(classifier), copy.deepcopy(classifier)
+    work = Trainer(student, classifier, config, 10, CPU, loss=lambda logits, _: logits[:, 1].square().mean())
+    optimiser = make(list(twin.parameters()))
+    for seed in range(3):
+        given = batch(seed=seed)
+        loss = twin(given.x)[:, 1].square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        assert work.step(given) == pytest.approx(float(loss.detach()), rel=1e-4)
+    for name, tensor in weights(twin).items():
+        assert torch.allclose(student.state_dict()[name], tensor, atol=1e-6)
+
+
 def test_a_step_is_torchs_sgd_with_nesterov_on_the_plain_loss(classifier: Classifier) -> None:
     work = trainer(
         classifier, distillation=0.0, batch_statistics=False, weight_decay=0.01, schedule="constant"
@@ -256,6 +290,7 @@ def test_a_restored_trainer_goes_on_to_the_same_weights(classifier: Classifier) 
         ("momentum", 1.0),
         ("weight_decay", -0.1),
         ("schedule", "linear"),
+        ("optimiser", "lion"),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: object) -> None:

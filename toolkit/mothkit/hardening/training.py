@@ -4,12 +4,12 @@ All random numbers come from one CPU generator, so a saved state continues to th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from mothkit.augment import augment
@@ -19,7 +19,12 @@ from mothkit.images import ImageSet
 from mothkit.triggers.patch import blend
 from mothkit_converters import normalises
 
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "constant", "steps"]
+Optimiser = Literal["sgd", "adam"]
+_STEPS = (
+    (0.1, 1.0),
+    (1.0, 0.1),
+)  # of the schedule ``steps``: up to this share of the run, this share of the rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +33,11 @@ class TrainingConfig:
 
     Attributes:
         batch_size: images in a step, stamped ones included.
-        learning_rate: SGD's at the start, with Nesterov momentum.
-        schedule: ``cosine`` falls to zero over the run, ``constant`` stays.
+        optimiser: ``sgd``, or ``adam`` with its usual decay rates.
+        learning_rate: at the start.
+        momentum: SGD's; ``nesterov`` says of which kind.
+        schedule: ``cosine`` falls to zero over the run, ``constant`` stays, ``steps`` is a tenth after a tenth of
+            the run.
         weight_decay: on all weights.
         batch_statistics: whether BatchNorm follows the batch (and its running statistics move).
         distillation: share, 0 to 1, of the loss that asks for the original's soft output on the unstamped
@@ -39,8 +47,10 @@ class TrainingConfig:
     """
 
     batch_size: int = 128
+    optimiser: Optimiser = "sgd"
     learning_rate: float = 0.02
     momentum: float = 0.9
+    nesterov: bool = True
     schedule: Schedule = "cosine"
     weight_decay: float = 0.0
     batch_statistics: bool = True
@@ -59,11 +69,11 @@ class TrainingConfig:
             raise ConfigError(
                 f"distillation {self.distillation}, shift {self.shift} or momentum {self.momentum} is out of range"
             )
-        if self.weight_decay < 0 or self.schedule not in get_args(Schedule):
-            raise ConfigError(
-                f"weight_decay {self.weight_decay} must be at least 0, and schedule {self.schedule} one of "
-                f"{', '.join(get_args(Schedule))}"
-            )
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay {self.weight_decay} must be at least 0")
+        for name, words in (("schedule", get_args(Schedule)), ("optimiser", get_args(Optimiser))):
+            if getattr(self, name) not in words:
+                raise ConfigError(f"{name} {getattr(self, name)} must be one of {', '.join(words)}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +95,10 @@ class Batch:
     y: Tensor
 
 
+Loss = Callable[[Tensor, Batch], Tensor]
+"""What a step lowers: logits [N, classes] of ``Batch.x``, and the batch, to one number."""
+
+
 def has_norm(classifier: Classifier) -> bool:
     """Return whether any layer of ``classifier`` normalises; exporters often fold BatchNorm into convolutions."""
     return any(map(normalises, classifier.modules()))
@@ -97,6 +111,11 @@ class Sampler:
         self._images, self._config, self._generator = images, config, generator
         self._order = torch.empty(0, dtype=torch.long)
         self._members = [torch.nonzero(images.labels == c)[:, 0] for c in range(len(images.class_names))]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self._images.shape
 
     def draw(self, classes: Sequence[int], count: int) -> Tensor:
         """Return ``count`` indices (fewer if there are not as many) of images of ``classes``."""
@@ -138,8 +157,25 @@ class Sampler:
         self._order = state
 
 
+def make_optimiser(classifier: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of what ``classifier`` has to train."""
+    weights = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+    if config.optimiser == "adam":
+        return torch.optim.Adam(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        weights,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        weight_decay=config.weight_decay,
+    )
+
+
 class Trainer:
-    """SGD on a classifier's copy; ``step`` counts from 0 to ``total``."""
+    """Trains a classifier's copy; ``step`` counts from 0 to ``total``.
+
+    ``step`` is ``gradient`` and ``update``; a method that needs gradients of its own calls these.
+    """
 
     def __init__(
         self,
@@ -148,16 +184,13 @@ class Trainer:
         config: TrainingConfig,
         total: int,
         device: torch.device,
+        *,
+        loss: Loss | None = None,
     ) -> None:
         self.classifier, self._teacher, self._config, self._device = classifier, teacher, config, device
         self.total, self.done = total, 0
-        self._optimiser = torch.optim.SGD(
-            [parameter for parameter in classifier.parameters() if parameter.requires_grad],
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-            weight_decay=config.weight_decay,
-        )
+        self._loss = self._distilled if loss is None else loss
+        self._optimiser = make_optimiser(classifier, config)
 
     def step(self, batch: Batch) -> float:
         """Take one step on ``batch`` and return its loss; the classifier is left in eval mode.
@@ -165,8 +198,16 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite; the weights are those before this step.
         """
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._learning_rate()
+        loss = self.gradient(batch)
+        self.update()
+        return loss
+
+    def gradient(self, batch: Batch) -> float:
+        """Put the gradients of the loss on ``batch`` where the next update takes them; return that loss.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
         self.classifier.train(self._config.batch_statistics)
         logits = self.classifier(batch.x.to(self._device))
         loss = self._loss(logits, batch)
@@ -178,17 +219,26 @@ class Trainer:
             )
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
         self.classifier.eval()
-        self.done += 1
         return float(loss.detach())
 
-    def _learning_rate(self) -> float:
-        if self._config.schedule == "constant":
-            return self._config.learning_rate
-        return self._config.learning_rate * (1 + math.cos(math.pi * self.done / self.total)) / 2
+    def update(self) -> None:
+        """Move the weights along their gradients, at the learning rate of this step."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._config.learning_rate * self._share()
+        self._optimiser.step()
+        self.done += 1
 
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def _share(self) -> float:
+        """Return the share of the learning rate that is left at this step."""
+        at = self.done / self.total
+        if self._config.schedule == "cosine":
+            return (1 + math.cos(math.pi * at)) / 2
+        if self._config.schedule == "steps":
+            return next((share for end, share in _STEPS if at < end), _STEPS[-1][1])
+        return 1.0
+
+    def _distilled(self, logits: Tensor, batch: Batch) -> Tensor:
         share, temperature = self._config.distillation, self._config.temperature
         loss = cross_entropy(logits, batch.y.to(self._device))
         if share == 0:
