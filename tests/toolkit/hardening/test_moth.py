@@ -13,10 +13,11 @@ from mothkit.classifier import Classifier
 from mothkit.distance import class_distances
 from mothkit.errors import ImageError
 from mothkit.events import Event, EventSink, Note, PhaseStarted, StepDone, silent
-from mothkit.hardening import moth
+from mothkit.hardening import inverting
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
-from mothkit.hardening.moth import Moth, _parts
+from mothkit.hardening.inverting import split
+from mothkit.hardening.moth import Moth
 from mothkit.hardening.pairs import measure_ease
 from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.training import TrainingConfig
@@ -244,7 +245,7 @@ def test_the_refresh_serves_the_later_inversions_of_a_round(classifier: Classifi
     [(1, [(0, 1), (1, 2), (2, 3)]), (5, [(0, 2), (2, 3)]), (6, [(0, 2), (2, 3)]), (9, [(0, 3)])],
 )
 def test_inversions_are_parted_by_the_images_that_they_hold(room: int, parts: list[tuple[int, int]]) -> None:
-    assert [(part.start, part.stop) for part in _parts([2, 3, 4], room)] == parts
+    assert [(part.start, part.stop) for part in split([2, 3, 4], room)] == parts
 
 
 def test_many_images_are_never_held_all_at_once(
@@ -260,8 +261,8 @@ def test_many_images_are_never_held_all_at_once(
         if isinstance(event, StepDone) and len(pools) <= 3:
             steps.append((event.step, event.total))
 
-    monkeypatch.setattr(moth, "invert", spy)
-    monkeypatch.setattr(moth, "_POOL_VALUES", 10 * 3 * SIDE**2)
+    monkeypatch.setattr(inverting, "invert", spy)
+    monkeypatch.setattr(inverting, "_POOL_VALUES", 10 * 3 * SIDE**2)
     hardened = harden(classifier, images, emit=emit)
     assert pools[:3] == [10, 10, 10]  # one universal trigger after the other: 5 images of 2 other classes
     assert max(pools) == 10
@@ -431,7 +432,7 @@ def test_ease_is_the_mean_relative_fall_of_each_sources_losses() -> None:
 def test_the_record_tells_the_training_that_was_done(
     classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mothkit.hardening.moth.has_norm", lambda _: False)
+    monkeypatch.setattr("mothkit.hardening.run.has_norm", lambda _: False)
     details = harden(classifier, images, replace(SMALL, without_norm=0.5)).details
     assert details["config"]["training"]["learning_rate"] == 0.5 * SMALL.training.learning_rate
     assert details["config"]["training"]["flip"] is details["mirrored"]

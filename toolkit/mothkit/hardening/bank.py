@@ -1,5 +1,6 @@
 """The triggers that a MOTH run has found so far: where each direction's next inversion starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +25,12 @@ class TriggerBank:
     universal: Tensor
     own: dict[Direction, Tensor] = field(default_factory=dict)
 
-    def start(self, directions: list[Direction]) -> tuple[Tensor, Tensor]:
+    def start(self, directions: Sequence[Direction]) -> tuple[Tensor, Tensor]:
         """Return masks [K, 1, H, W] and patterns [K, channels, H, W] to start from."""
         values = torch.stack([self.own.get(d, self.universal[d[1]]) for d in directions])
         return values[:, :1], values[:, 1:]
 
-    def keep(self, directions: list[Direction], found: Inverted) -> None:
+    def keep(self, directions: Sequence[Direction], found: Inverted) -> None:
         """Take in what was found; a direction without a trigger keeps the one that it had."""
         for k, direction in enumerate(directions):
             if bool(found.found[k]):

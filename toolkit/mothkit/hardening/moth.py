@@ -4,37 +4,23 @@ Source: Tao et al., "Model Orthogonalization: Class Distance Hardening in Neural
 IEEE S&P 2022. docs/moth.md lists every departure from the paper and from its two published codes.
 """
 
-import copy
-import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from mothkit.classifier import Classifier
-from mothkit.events import Event, EventSink, Note, PhaseStarted, StepDone, silent
-from mothkit.hardening.bank import Direction, TriggerBank
-from mothkit.hardening.base import Budget, Hardened, check_images
+from mothkit.events import EventSink
+from mothkit.hardening.bank import Direction
+from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
-from mothkit.hardening.pairs import Pair, PairTable, measure_ease
 from mothkit.hardening.profiles import DEFAULT, MothConfig
-from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirroring_is_safe
-from mothkit.hardening.training import Sampler, Stamp, Trainer, has_norm
+from mothkit.hardening.run import Run, harden_in_rounds
 from mothkit.images import ImageSet
-from mothkit.inversion.config import InversionConfig, InversionTask
-from mothkit.inversion.engine import invert
-from mothkit.inversion.found import Inverted, join
-
-_POOL_VALUES = 320 * 2**20  # of images held at once for an inversion, 1.25 GiB of float32
-_OF_BUDGET = 0.85  # the rest is for judging weights, and for what a plan gets wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Moth:
-    """Hardens by MOTH; fits ``Defence``."""
+    """Hardens by MOTH: each round takes the pairs that its rule promises most of; fits ``Defence``."""
 
     config: MothConfig = DEFAULT
 
@@ -55,341 +41,23 @@ class Moth:
             ImageError: a class has fewer than two images.
             ResumeError: the checkpoint cannot be read or written.
         """
-        run = _Run.begin(self.config, classifier, images, generator, device, emit, budget)
-        saved = checkpoint.load() if checkpoint else None
-        if saved is None:
-            run.warm_up()
-            if checkpoint:
-                checkpoint.save(run.state())  # the warm-up is the longest piece without a round's end
-        else:
-            run.restore(saved)
-            emit(Note(f"resumed at step {run.trainer.done} of {run.trainer.total}"))
-        emit(PhaseStarted("harden pairs", run.trainer.total))
-        cut = False
-        while not run.is_done() and not (cut := budget.is_spent(run.started)):
-            if checkpoint and checkpoint.due():
-                checkpoint.save(run.state())
-            run.round()
-        if checkpoint:
-            checkpoint.save(run.state())  # another --max-accuracy-drop can then choose without training anew
-        return run.result(cut=cut)
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """One hardening in progress."""
-
-    config: MothConfig
-    images: ImageSet
-    sampler: Sampler
-    trainer: Trainer
-    estimator: DropEstimator
-    generator: torch.Generator
-    device: torch.device
-    emit: EventSink
-    budget: Budget
-    mirror: bool
-    started: float
-    table: PairTable | None = None
-    bank: TriggerBank | None = None
-    tried: list[Candidate] = field(default_factory=list)
-    rounds: int = 0
-
-    @classmethod
-    def begin(
-        cls,
-        config: MothConfig,
-        original: Classifier,
-        images: ImageSet,
-        generator: torch.Generator,
-        device: torch.device,
-        emit: EventSink,
-        budget: Budget,
-    ) -> "_Run":
-        """Split the images, copy the model, measure where it stands."""
-        check_images(images, original.classes)
-        emit(PhaseStarted("prepare"))
-        teacher = copy.deepcopy(original).to(device).eval()
-        rest, held_back = images.split(config.held_back, generator=generator)
-        mirror = config.training.flip and mirroring_is_safe(teacher, images, device)
-        if config.training.flip and not mirror:
-            emit(Note("images are not mirrored: the model tells mirrored classes apart"))
-        factor = 1.0 if has_norm(teacher) else config.without_norm
-        if factor < 1:
-            emit(Note(f"no normalisation layer: the learning rate is {factor:g} of the usual"))
-        training = replace(config.training, flip=mirror, learning_rate=factor * config.training.learning_rate)
-        total = budget.steps or config.total_steps(len(rest), original.classes)
-        seed = int(torch.randint(2**31, (), generator=generator))
-        return cls(
-            config=replace(config, training=training),  # the record tells what was done, not what was asked
-            images=images,
-            sampler=Sampler(rest, training, generator),
-            trainer=Trainer(copy.deepcopy(teacher), teacher, training, total, device),
-            estimator=DropEstimator(
-                teacher, held_back, views=config.views, mirror=mirror, seed=seed, device=device
-            ),
+        return harden_in_rounds(
+            self._choose,
+            self.config,
+            classifier,
+            images,
             generator=generator,
             device=device,
             emit=emit,
             budget=budget,
-            mirror=mirror,
-            started=time.monotonic(),
+            checkpoint=checkpoint,
         )
 
-    @property
-    def classes(self) -> int:
-        return self.trainer.classifier.classes
-
-    def is_done(self) -> bool:
-        return self.trainer.done >= self.trainer.total
-
-    def warm_up(self) -> None:
-        """Invert one universal trigger a target class, and train one step against each."""
-        others = [tuple(s for s in range(self.classes) if s != t) for t in range(self.classes)]
-        drawn = [[self.sampler.draw([s], self.config.warm_up_images) for s in sources] for sources in others]
-        self.emit(PhaseStarted("warm-up: universal triggers"))
-        began = time.monotonic()
-        found = self._invert(
-            [torch.cat(parts) for parts in drawn], list(range(self.classes)), self.config.warm_up, None
-        )
-        if self.budget.seconds is not None and self.budget.steps is None:
-            inverted = self.config.warm_up.steps * sum(len(part) for parts in drawn for part in parts)
-            self._plan(self.budget.seconds, (time.monotonic() - began) / inverted)
-        self.bank = TriggerBank(torch.cat([found.masks, found.patterns], dim=1))
-        sizes = torch.where(found.found, found.mask_l1, torch.nan)
-        self.table = PairTable.after_warm_up(measure_ease(found, drawn, others), sizes)
-        stamped = round(self.config.warm_up_stamped * self.config.training.batch_size)
-        for target in range(self.classes):
-            if not self.is_done():
-                self._train(self._stamps(found, [target], [others[target]], stamped))
-
-    def _plan(self, seconds: float, per_image: float) -> None:
-        """Take as many steps as the time allows, so that the learning rate falls to its end within it.
-
-        Args:
-            seconds: the whole budget.
-            per_image: seconds that one image of one inversion step takes, as the warm-up showed.
-        """
-        left = _OF_BUDGET * (seconds - (time.monotonic() - self.started))
-        rounds = max(1, int(left / (self.config.images_a_round * per_image)))
-        planned = self.classes + rounds * self.config.steps_per_round
-        if planned < self.trainer.total:
-            self.trainer.total = planned
-            self.emit(
-                Note(f"the time budget allows {planned} training steps; --steps {planned} repeats them")
-            )
-
-    def round(self) -> None:
-        """Choose pairs, invert both directions of each, train on stamped images, take in the sizes."""
-        assert self.table is not None  # noqa: S101 - warm-up or restore set it
-        alpha = min(self.trainer.done / self.config.ease_fades_over, 1.0)
-        pairs = self.table.choose(
+    def _choose(self, run: Run) -> list[Direction]:
+        pairs = run.table.choose(
             self.config.pairs_per_round,
             exploration=self.config.exploration,
-            alpha=alpha,
-            generator=self.generator,
+            alpha=min(run.trainer.done / self.config.ease_fades_over, 1.0),
+            generator=run.generator,
         )
-        directions = [direction for s, t in pairs for direction in ((s, t), (t, s))]
-        sizes: list[Tensor] = []
-        every = math.ceil(self.config.steps_per_round / self.config.inversions_per_round)
-        found, whole = None, True
-        for step in range(self.config.steps_per_round):
-            if self.is_done():
-                break
-            if found is None or step % every == 0:
-                found = self._invert_directions(directions, refresh=not whole)
-                whole = not bool(found.found.all())
-                sizes.append(torch.where(found.found, found.mask_l1, torch.nan))
-            sources = [(s,) for s, _ in directions]
-            self._train(self._stamps(found, range(len(directions)), sources, self.config.stamped))
-        for (s, t), size in zip(directions, torch.stack(sizes).nanmean(0).tolist(), strict=True):
-            self.table.update(s, t, size)
-        self.rounds += 1
-        self._report(pairs, sizes[-1])
-        self._judge()
-
-    def _invert_directions(self, directions: list[Direction], *, refresh: bool) -> Inverted:
-        """Invert from where each direction stands, and keep what was found as its next start."""
-        assert self.bank is not None  # noqa: S101 - warm-up or restore set it
-        config = self.config.refresh if refresh else self.config.inversion
-        found = self._invert(
-            [self.sampler.draw([source], self.config.inversion_images) for source, _ in directions],
-            [target for _, target in directions],
-            config,
-            self.bank.start(directions),
-        )
-        self.bank.keep(directions, found)
-        return found
-
-    def _invert(
-        self,
-        drawn: Sequence[Tensor],
-        targets: Sequence[int],
-        config: InversionConfig,
-        start: tuple[Tensor, Tensor] | None,
-    ) -> Inverted:
-        """Invert all together, or one part after the other where the images would not fit into memory."""
-        room = _POOL_VALUES // math.prod(self.images.shape)
-        parts = _parts([len(indices) for indices in drawn], room)
-        found = []
-        for number, rows in enumerate(parts):
-            begin = None if start is None else (start[0][rows], start[1][rows])
-            emit = self.emit if start is None else silent  # a round tells its own steps
-            emit = _part_of(emit, number, len(parts))
-            found.append(self._invert_part(drawn[rows], targets[rows], config, begin, emit))
-        return join(found)
-
-    def _invert_part(
-        self,
-        drawn: Sequence[Tensor],
-        targets: Sequence[int],
-        config: InversionConfig,
-        start: tuple[Tensor, Tensor] | None,
-        emit: EventSink,
-    ) -> Inverted:
-        pool = self.sampler.pixels(torch.cat(list(drawn)))
-        tasks, first = [], 0
-        for indices, target in zip(drawn, targets, strict=True):
-            tasks.append(InversionTask(torch.arange(first, first + len(indices)), target))
-            first += len(indices)
-        return invert(
-            self.trainer.classifier,
-            pool,
-            tasks,
-            config,
-            generator=self.generator,
-            device=self.device,
-            start=start,
-            emit=emit,
-        )
-
-    def _stamps(
-        self,
-        found: Inverted,
-        rows: Sequence[int],
-        sources: Sequence[tuple[int, ...]],
-        count: int,
-    ) -> list[Stamp]:
-        """Return what to stamp on images of each row's source classes: triggers that leave most of an image alone.
-
-        Also those that missed the asked rate: they still work on some images.
-        """
-        limit = self.config.largest_stamp * found.masks[0].numel()
-        return [
-            Stamp(found.masks[row], found.patterns[row], classes, count)
-            for row, classes in zip(rows, sources, strict=True)
-            if float(found.mask_l1[row]) <= limit
-        ]
-
-    def _train(self, stamps: Sequence[Stamp]) -> None:
-        self.trainer.step(self.sampler.batch(stamps))
-
-    def _report(self, pairs: Sequence[Pair], sizes: Tensor) -> None:
-        done, total = self.trainer.done, self.trainer.total
-        names = " ".join(f"{s}-{t}" for s, t in pairs[:4])
-        found = sizes[~sizes.isnan()]
-        size = f"{float(found.mean()):.1f} px" if len(found) else "none found"
-        self.emit(StepDone(done, total, f"pairs {names}, triggers {size}"))
-
-    def _judge(self) -> None:
-        """Judge the weights where a candidate is due: evenly over the last half of the run."""
-        half = self.trainer.total / 2
-        ahead = self.config.candidates - 1 - len(self.tried)
-        due = self.trainer.total - ahead * half / max(self.config.candidates - 1, 1)
-        if self.is_done() or self.trainer.done >= due:
-            self.tried.append(self._candidate())
-
-    def _candidate(self) -> Candidate:
-        """Return the present weights, judged."""
-        classifier = self.trainer.classifier
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in classifier.state_dict().items()}
-        return Candidate(self.trainer.done, self.estimator.drop(classifier), weights)
-
-    def result(self, *, cut: bool) -> Hardened:
-        """Return the best of what was judged; weights cut off by time are judged as they are."""
-        if not self.tried or self.tried[-1].step != self.trainer.done:
-            self.tried.append(self._candidate())
-        chosen = best_of(self.tried, self.budget.max_accuracy_drop)
-        hardened = None
-        if chosen is not None:
-            hardened = copy.deepcopy(self.trainer.classifier)
-            hardened.load_state_dict(chosen.weights)
-            hardened = hardened.cpu().eval()
-        return Hardened(
-            classifier=hardened,
-            chosen=chosen,
-            candidates=tuple(self.tried),
-            steps=self.trainer.done,
-            cut=cut,
-            seen=(self.images.digest,),
-            details=self._details(),
-        )
-
-    def _details(self) -> dict[str, Any]:
-        assert self.table is not None  # noqa: S101 - warm-up or restore set it
-        visited = [[s, t, int(n)] for s, t, n in _entries(self.table.visits) if n and s < t]
-        return {
-            "config": asdict(self.config),
-            "mirrored": self.mirror,
-            "rounds": self.rounds,
-            "planned_steps": self.trainer.total,
-            "pairs_visited": visited,
-            "last_mask_l1": [
-                [s, t, size] for s, t, size in _entries(self.table.size) if not math.isnan(size)
-            ],
-            "held_back_accuracy_before": dict(
-                zip(("plain", "hard_views"), self.estimator.before, strict=True)
-            ),
-        }
-
-    def state(self) -> dict[str, Any]:
-        """Return all that the run needs to go on, as tensors and plain values."""
-        assert self.table is not None and self.bank is not None  # noqa: S101 - warm-up or restore set it
-        return {
-            "trainer": self.trainer.state(),
-            "sampler": self.sampler.state(),
-            "generator": self.generator.get_state(),
-            "table": self.table.state(),
-            "bank": self.bank.state(),
-            "tried": [(c.step, c.accuracy_drop, c.weights) for c in self.tried],
-            "rounds": self.rounds,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
-        self.trainer.restore(state["trainer"])
-        self.sampler.restore(state["sampler"])
-        self.table = PairTable(**state["table"])
-        self.bank = TriggerBank(**state["bank"])
-        self.tried = [Candidate(step, drop, weights) for step, drop, weights in state["tried"]]
-        self.rounds = int(state["rounds"])
-        self.generator.set_state(state["generator"])
-
-
-def _parts(counts: Sequence[int], room: int) -> list[slice]:
-    """Return consecutive parts of ``counts`` whose sums are at most ``room``; a larger count stands alone."""
-    parts, first, total = [], 0, 0
-    for index, count in enumerate(counts):
-        if index > first and total + count > room:
-            parts.append(slice(first, index))
-            first, total = index, 0
-        total += count
-    return [*parts, slice(first, len(counts))]
-
-
-def _part_of(emit: EventSink, number: int, parts: int) -> EventSink:
-    """Return a sink that counts the steps of part ``number`` as some of the whole."""
-
-    def tell(event: Event) -> None:
-        if isinstance(event, StepDone):
-            event = replace(event, step=number * event.total + event.step, total=parts * event.total)
-        emit(event)
-
-    return tell
-
-
-def _entries(table: Tensor) -> Iterator[tuple[int, int, float]]:
-    for s in range(len(table)):
-        for t in range(len(table)):
-            if s != t:
-                yield s, t, float(table[s, t])
+        return [direction for s, t in pairs for direction in ((s, t), (t, s))]
