@@ -18,6 +18,7 @@ from mothkit.inversion import search
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.engine import frozen, invert
 from mothkit.inversion.found import Inverted
+from mothkit.inversion.plan import Plan
 from mothkit.inversion.state import State
 
 CPU = torch.device("cpu")
@@ -284,7 +285,7 @@ def test_the_model_is_left_as_it_was_when_the_work_is_broken_off() -> None:
 def test_a_pass_keeps_no_graph_of_the_passes_before() -> None:
     tasks = search.Tasks.pack([task(0, 10)], CPU)
     state = State.start(torch.rand(1, 4, SIDE, SIDE), torch.tensor([1e-3]))
-    after = search._step(Pixel(), pool(10), tasks, state, InversionConfig(), seeded())
+    after = search._step(Pixel(), pool(10), tasks, state, InversionConfig(), Plan(64, "float32"), seeded())
     assert not any(getattr(each, f.name).requires_grad for each in (state, after) for f in fields(State))
 
 

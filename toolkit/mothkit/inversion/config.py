@@ -11,6 +11,8 @@ from mothkit.errors import ConfigError
 Control = Literal["passes", "updates"]
 """When the weight of the mask's size moves: after ``patience`` passes in a row, or a little after every update."""
 
+Precision = Literal["auto", "float32", "bfloat16"]
+"""In which numbers a network's products are computed while triggers move."""
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("steps", "images_per_update", "patience", "images_per_forward"), lambda n: n >= 1, "at least 1"),
@@ -20,6 +22,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("initial_cost", "learning_rate", "gain"), lambda x: x > 0, "above 0"),
     (("cost_up",), lambda x: x > 1, "above 1"),
     (("control",), lambda word: word in get_args(Control), f"one of {', '.join(get_args(Control))}"),
+    (("precision",), lambda word: word in get_args(Precision), f"one of {', '.join(get_args(Precision))}"),
 )
 
 
@@ -46,7 +49,8 @@ class InversionConfig:
         start_margin: a given start is kept this far from 0 and 1, so that no entry is frozen
             at the flat end of tanh (paper: 0, see docs/moth.md).
         images_per_forward: bound on triggers x images in one forward pass; None to go by the device and the
-            size of the images (see ``engine.forward_images``).
+            size of the images (see ``plan.forward_images``).
+        precision: of the network's products; re-tests are in float32 always. ``auto``: see ``plan.make_plan``.
     """
 
     steps: int = 1000
@@ -63,6 +67,7 @@ class InversionConfig:
     stall: int = 0
     start_margin: float = 0.0
     images_per_forward: int | None = None
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         for names, fits, range_ in _RANGES:

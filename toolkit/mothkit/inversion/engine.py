@@ -10,9 +10,8 @@ from mothkit.errors import ConfigError, ShapeError
 from mothkit.events import EventSink, silent
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.found import Inverted, join
+from mothkit.inversion.plan import make_plan
 from mothkit.inversion.search import Search, Tasks
-
-_FORWARD_PIXELS = {"cpu": 2**18, "cuda": 2**22}  # CPU: 256 images of 32 x 32, see benchmarks/forward.py
 
 
 @contextmanager
@@ -66,9 +65,10 @@ def invert(
     values = _start_values(pool, len(tasks), start, config, generator)
     costs = _start_costs(len(tasks), cost, config)
     width = min(config.images_per_update, max(len(task.indices) for task in tasks))
-    room = max(1, (config.images_per_forward or forward_images(pool, device)) // width)
     with frozen(model):
-        search = Search(model, pool.to(device), Tasks.pack(tasks, device), config, generator, emit)
+        plan = make_plan(model, pool, config, device)
+        room = max(1, plan.images_per_forward // width)
+        search = Search(model, pool.to(device), Tasks.pack(tasks, device), config, plan, generator, emit)
         search.enter(values[:room].to(device), costs[:room].to(device))
         while search.active:
             search.advance()
@@ -78,16 +78,6 @@ def invert(
             if count:
                 search.enter(values[rows].to(device), costs[rows].to(device))
     return join([search.found[k] for k in range(len(tasks))])
-
-
-def forward_images(pool: Tensor, device: torch.device) -> int:
-    """Return how many images of ``pool`` [P, C, H, W] one forward pass should take on ``device``.
-
-    On a CPU 256 of 32 x 32: larger ones fall out of its caches and take up to twice as long an image.
-    """
-    return max(
-        1, _FORWARD_PIXELS.get(device.type, _FORWARD_PIXELS["cuda"]) // (pool.shape[2] * pool.shape[3])
-    )
 
 
 def _start_values(

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from mothkit.events import EventSink, StepDone
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.found import Inverted
+from mothkit.inversion.plan import Plan
 from mothkit.inversion.state import State, accept, adam, keep_smaller, steer_cost, steer_smoothly, to_values
 from mothkit.triggers.patch import blend
 
@@ -61,6 +62,7 @@ class Search:
     pool: Tensor
     tasks: Tasks
     config: InversionConfig
+    plan: Plan
     generator: torch.Generator
     emit: EventSink
     active: list[int] = field(default_factory=list)
@@ -99,7 +101,9 @@ class Search:
         """Take some steps, the fewest that any trigger has left at most, then re-test what seems to hold."""
         tasks, steps = self._packed(), min(_LOOK_EVERY, *self.left)
         for _ in range(steps):
-            self._state = _step(self.model, self.pool, tasks, self.state, self.config, self.generator)
+            self._state = _step(
+                self.model, self.pool, tasks, self.state, self.config, self.plan, self.generator
+            )
         if bool((self.state.candidate_l1 < self.state.best_l1).any()):
             rate, _ = _retest(self.model, self.pool, tasks, self.state.candidate, self.config)
             self._state = accept(self.state, rate, self.config)
@@ -158,6 +162,7 @@ def _step(
     tasks: Tasks,
     state: State,
     config: InversionConfig,
+    plan: Plan,
     generator: torch.Generator,
 ) -> State:
     """Return the state after one pass over every trigger's images, in a fresh order."""
@@ -168,7 +173,8 @@ def _step(
     used = state.logits
     for first in range(0, indices.shape[1], config.images_per_update):
         part = slice(first, first + config.images_per_update)
-        gradient, values, hit = _gradient(model, pool[indices[:, part]], valid[:, part], tasks.targets, state)
+        x = pool[indices[:, part]]
+        gradient, values, hit = _gradient(model, x, valid[:, part], tasks.targets, state, plan)
         active = valid[:, part].any(1)  # a task that has no more images waits for the others
         used = torch.where(active.view(-1, 1, 1, 1), values, used)
         state = adam(state, gradient, active, config.learning_rate)
@@ -188,13 +194,14 @@ def _noise(used: Tensor, config: InversionConfig, generator: torch.Generator) ->
 
 
 def _gradient(
-    model: nn.Module, x: Tensor, valid: Tensor, targets: Tensor, state: State
+    model: nn.Module, x: Tensor, valid: Tensor, targets: Tensor, state: State, plan: Plan
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return gradient and values [K, 1 + C, H, W] and hits [K] for images ``x`` [K, B, C, H, W]."""
     logits = state.logits.detach().requires_grad_()
     values = to_values(logits)
     mask, pattern = values[:, None, :1], values[:, None, 1:]
-    scores = model(blend(x, mask, pattern).flatten(0, 1))
+    with plan.context(x.device):
+        scores = model(blend(x, mask, pattern).flatten(0, 1)).float()
     wanted = targets[:, None].expand(valid.shape)
     loss = cross_entropy(scores, wanted.flatten(), reduction="none").view(valid.shape)
     mean = (loss * valid).sum(1) / valid.sum(1).clamp(min=1)

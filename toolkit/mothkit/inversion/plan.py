@@ -1,0 +1,75 @@
+"""How a search is computed: images in a forward pass, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mothkit.inversion.config import InversionConfig, Precision
+
+_FORWARD_PIXELS = {"cpu": 2**18, "cuda": 2**22}  # CPU: 256 images of 32 x 32, see benchmarks/forward.py
+_TRIED = 32  # images on which both precisions are compared
+_ALIKE = 0.9  # share of them that must get the same class
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is the same in every step of a search.
+
+    Attributes:
+        images_per_forward: triggers x images at most.
+        precision: of the network's products while a trigger moves. Re-tests are always in float32.
+    """
+
+    images_per_forward: int
+    precision: Precision
+
+    def context(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context in which a network is run while triggers move."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+
+def make_plan(model: nn.Module, pool: Tensor, config: InversionConfig, device: torch.device) -> Plan:
+    """Return how to search on ``pool`` [P, C, H, W] with ``model``, which is on ``device`` in eval mode.
+
+    ``config`` can pin both. Else products are in bfloat16 where the processor has instructions for it and the
+    network gives the same classes with them: it then takes half of the time, and what is found is re-tested in
+    float32. This goes by what the machine can do and by results, never by timing, so that runs can be repeated.
+    """
+    images = config.images_per_forward or forward_images(pool, device)
+    if config.precision != "auto":
+        return Plan(images, config.precision)
+    good = has_bfloat16(device) and gives_the_same(model, pool[: min(_TRIED, images)].to(device), device)
+    return Plan(images, "bfloat16" if good else "float32")
+
+
+def forward_images(pool: Tensor, device: torch.device) -> int:
+    """Return how many images of ``pool`` [P, C, H, W] one forward pass should take on ``device``.
+
+    On a CPU 256 of 32 x 32: larger ones fall out of its caches and take up to twice as long an image.
+    """
+    pixels = _FORWARD_PIXELS.get(device.type, _FORWARD_PIXELS["cuda"])
+    return max(1, pixels // (pool.shape[2] * pool.shape[3]))
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether ``device`` has instructions for products of bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    told = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 and newer tell
+    return device.type == "cpu" and any("bf16" in name and has for name, has in told.items())
+
+
+@torch.no_grad()
+def gives_the_same(model: nn.Module, x: Tensor, device: torch.device) -> bool:
+    """Return whether ``model`` puts images ``x`` [n, C, H, W] into the same classes in bfloat16 as in float32."""
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            found = model(x).float()
+    except RuntimeError:  # an operator that knows no bfloat16
+        return False
+    alike = (found.argmax(1) == model(x).argmax(1)) & found.isfinite().all(1)
+    return bool(alike.float().mean() >= _ALIKE)
