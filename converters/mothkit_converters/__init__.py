@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mothkit_converters.halves import has_halves
     from mothkit_converters.heads import Head, expose, find_head, inputs_of, logits_value
     from mothkit_converters.importer import BoundModule, to_torch
+    from mothkit_converters.layers import Layer, layers_of
     from mothkit_converters.ops.normalization import normalises
     from mothkit_converters.source import Source, Value, read_source
     from mothkit_converters.writer import check_place, write_back
@@ -43,6 +44,7 @@ __all__ = [
     "GraphDiff",
     "Head",
     "InvalidModelError",
+    "Layer",
     "NotOnnxError",
     "Role",
     "RunError",
@@ -62,6 +64,7 @@ __all__ = [
     "find_head",
     "has_halves",
     "inputs_of",
+    "layers_of",
     "logits_value",
     "normalises",
     "read_source",
@@ -76,6 +79,7 @@ _HOMES = {
     "halves": ("has_halves",),
     "heads": ("Head", "expose", "find_head", "inputs_of", "logits_value"),
     "importer": ("BoundModule", "to_torch"),
+    "layers": ("Layer", "layers_of"),
     "ops.normalization": ("normalises",),
     "source": ("Source", "Value", "read_source"),
     "writer": ("check_place", "write_back"),

@@ -26,6 +26,7 @@ from mothkit_converters.sizing import Sizing
 from mothkit_converters.tensors import array_of, is_outlined
 
 ORIGIN = "onnx"  # among the meta of an fx node: which node of the file it stands for
+NODE = "onnx node"  # the same as operator and name
 _WHOLE = MappingProxyType({"int2": "int8", "int4": "int8", "uint2": "uint8", "uint4": "uint8"})
 
 
@@ -122,6 +123,7 @@ class _Builder:
             for index, value in enumerate(mapping.inputs)
         )
         result = self._graph.call_module(f"nodes.{name}", arguments)
+        result.meta[NODE] = (proto.op_type, label(proto))
         result.meta[ORIGIN] = f"operator {proto.op_type} at node '{label(proto)}'"
         if len(proto.output) == 1:
             self._values[proto.output[0]] = result
