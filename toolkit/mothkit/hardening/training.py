@@ -28,8 +28,8 @@ _STEPS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfig:
-    """How weights are updated (defaults: ours, measured; see docs/moth.md).
+class UpdateConfig:
+    """How weights are updated, whatever the loss (defaults: ours, measured; see docs/moth.md).
 
     Attributes:
         batch_size: images in a step, stamped ones included.
@@ -40,9 +40,6 @@ class TrainingConfig:
             the run.
         weight_decay: on all weights.
         batch_statistics: whether BatchNorm follows the batch (and its running statistics move).
-        distillation: share, 0 to 1, of the loss that asks for the original's soft output on the unstamped
-            images; the rest asks for the true label.
-        temperature: of both softmaxes in that part.
         flip, shift: augmentation: random mirroring; random shift by up to this share of the side.
     """
 
@@ -54,26 +51,42 @@ class TrainingConfig:
     schedule: Schedule = "cosine"
     weight_decay: float = 0.0
     batch_statistics: bool = True
-    distillation: float = 0.9
-    temperature: float = 2.0
     flip: bool = True
     shift: float = 0.125
 
     def __post_init__(self) -> None:
-        if self.batch_size < 2 or self.learning_rate <= 0 or self.temperature <= 0:
+        if self.batch_size < 2 or self.learning_rate <= 0:
             raise ConfigError(
-                f"batch_size {self.batch_size}, learning_rate {self.learning_rate} and temperature "
-                f"{self.temperature} must be at least 2, above 0 and above 0"
+                f"batch_size {self.batch_size} and learning_rate {self.learning_rate} must be at least 2 and above 0"
             )
-        if not 0 <= self.distillation <= 1 or not 0 <= self.shift < 0.5 or not 0 <= self.momentum < 1:
-            raise ConfigError(
-                f"distillation {self.distillation}, shift {self.shift} or momentum {self.momentum} is out of range"
-            )
+        if not 0 <= self.shift < 0.5 or not 0 <= self.momentum < 1:
+            raise ConfigError(f"shift {self.shift} or momentum {self.momentum} is out of range")
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay {self.weight_decay} must be at least 0")
         for name, words in (("schedule", get_args(Schedule)), ("optimiser", get_args(Optimiser))):
             if getattr(self, name) not in words:
                 raise ConfigError(f"{name} {getattr(self, name)} must be one of {', '.join(words)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig(UpdateConfig):
+    """How weights are updated, and distilled from the original.
+
+    Attributes:
+        distillation: share, 0 to 1, of the loss that asks for the original's soft output on the unstamped
+            images; the rest asks for the true label.
+        temperature: of both softmaxes in that part.
+    """
+
+    distillation: float = 0.9
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        UpdateConfig.__post_init__(self)
+        if not 0 <= self.distillation <= 1 or self.temperature <= 0:
+            raise ConfigError(
+                f"distillation {self.distillation} and temperature {self.temperature} must be in 0 to 1 and above 0"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +120,7 @@ def has_norm(classifier: Classifier) -> bool:
 class Sampler:
     """Draws augmented images: whole epochs in random order, or some of given classes."""
 
-    def __init__(self, images: ImageSet, config: TrainingConfig, generator: torch.Generator) -> None:
+    def __init__(self, images: ImageSet, config: UpdateConfig, generator: torch.Generator) -> None:
         self._images, self._config, self._generator = images, config, generator
         self._order = torch.empty(0, dtype=torch.long)
         self._members = [torch.nonzero(images.labels == c)[:, 0] for c in range(len(images.class_names))]
@@ -157,7 +170,29 @@ class Sampler:
         self._order = state
 
 
-def make_optimiser(classifier: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def label_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of ``logits`` [N, classes] to the true labels."""
+    return cross_entropy(logits, batch.y.to(logits.device))
+
+
+def distilled(teacher: Classifier, config: TrainingConfig) -> Loss:
+    """Return the loss that asks for true labels and, on unstamped images, for the soft output of ``teacher``."""
+    share, temperature = config.distillation, config.temperature
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        hard = label_loss(logits, batch)
+        if share == 0:
+            return hard
+        with torch.no_grad():
+            wanted = log_softmax(teacher(batch.unstamped.to(logits.device)) / temperature, dim=1)
+        given = log_softmax(logits / temperature, dim=1)
+        distance = kl_div(given, wanted, log_target=True, reduction="batchmean")
+        return (1 - share) * hard + share * temperature**2 * distance
+
+    return loss
+
+
+def make_optimiser(classifier: nn.Module, config: UpdateConfig) -> torch.optim.Optimizer:
     """Return the optimiser of what ``classifier`` has to train."""
     weights = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     if config.optimiser == "adam":
@@ -181,15 +216,16 @@ class Trainer:
         self,
         classifier: Classifier,
         teacher: Classifier,
-        config: TrainingConfig,
+        config: UpdateConfig,
         total: int,
         device: torch.device,
         *,
         loss: Loss | None = None,
     ) -> None:
-        self.classifier, self._teacher, self._config, self._device = classifier, teacher, config, device
+        self.classifier, self._config, self._device = classifier, config, device
         self.total, self.done = total, 0
-        self._loss = self._distilled if loss is None else loss
+        default = distilled(teacher, config) if isinstance(config, TrainingConfig) else label_loss
+        self._loss = default if loss is None else loss
         self._optimiser = make_optimiser(classifier, config)
 
     def step(self, batch: Batch) -> float:
@@ -237,17 +273,6 @@ class Trainer:
         if self._config.schedule == "steps":
             return next((share for end, share in _STEPS if at < end), _STEPS[-1][1])
         return 1.0
-
-    def _distilled(self, logits: Tensor, batch: Batch) -> Tensor:
-        share, temperature = self._config.distillation, self._config.temperature
-        loss = cross_entropy(logits, batch.y.to(self._device))
-        if share == 0:
-            return loss
-        with torch.no_grad():
-            wanted = log_softmax(self._teacher(batch.unstamped.to(self._device)) / temperature, dim=1)
-        given = log_softmax(logits / temperature, dim=1)
-        distance = kl_div(given, wanted, log_target=True, reduction="batchmean")
-        return (1 - share) * loss + share * temperature**2 * distance
 
     def state(self) -> dict[str, Any]:
         """Return weights, optimiser and counter."""
