@@ -1,11 +1,16 @@
 """``mothkit distance``: the size of the smallest trigger from class to class."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mothkit_cli import options
+from mothkit_cli.exit_codes import ExitCode
 from mothkit_cli.opening import Opening, with_opening
+
+if TYPE_CHECKING:
+    from mothkit.matrix.run import MatrixSettings
 
 
 @with_opening
@@ -15,10 +20,33 @@ def distance(
     model: options.Model,
     data: options.Data,
     pairs: Annotated[
-        str | None, typer.Option(metavar="S-T,...", help="Directions source-target; all of them by default.")
+        str | None,
+        typer.Option(metavar="S-T,...|none", help="Directions source-target; all of --classes by default."),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="C,...", help="Classes whose pairs are measured; all of them by default."),
+    ] = None,
+    universal: Annotated[
+        bool, typer.Option("--universal", help="Also one trigger a target from all other classes.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Passes over a trigger's images (paper: 1000).")] = 1000,
-    images: Annotated[int, typer.Option(min=1, help="Images of a source class, at most (paper: 100).")] = 100,
+    images: Annotated[int, typer.Option(min=1, help="Images of a trigger, at most (paper: 100).")] = 100,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Inversions of a repeated direction, for the errors; 1 measures none.")
+    ] = 2,
+    repeat_pairs: Annotated[int, typer.Option(min=1, help="Directions that are repeated, at most.")] = 20,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Stop after this long with what was found: 90s, 10m, 1.5h."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Write record, table, arrays and pictures there."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what a stopped run left in the folder of --out.")
+    ] = False,
     json: options.Json = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -26,17 +54,48 @@ def distance(
 
     Its unit is the L1 norm of the smallest trigger found, in pixels times channels.
     """
+    from mothkit.inversion.config import InversionConfig
+    from mothkit.matrix.draws import Sampling
+    from mothkit.matrix.run import MatrixSettings
+    from mothkit_cli.words import parse_classes, parse_pairs, parse_seconds
+
+    if resume and out is None:
+        raise typer.BadParameter("--resume goes with --out, the folder of the run that was stopped")
+    what = MatrixSettings(
+        directions=[] if pairs == "none" else parse_pairs(pairs),
+        classes=parse_classes(classes),
+        universal=universal,
+        inversion=InversionConfig(steps=steps),
+        sampling=Sampling(images_per_class=images, repeats=repeats, repeat_pairs=repeat_pairs),
+        seconds=parse_seconds(budget),
+    )
+    _run(model, data, opening, what, out=out, resume=resume, json=json, quiet=quiet)
+
+
+def _run(
+    model: Path,
+    data: str,
+    opening: Opening,
+    what: "MatrixSettings",
+    *,
+    out: Path | None,
+    resume: bool,
+    json: str | None,
+    quiet: bool,
+) -> None:
     from mothkit.measuring import distance_file
     from mothkit.records import to_json
-    from mothkit_cli.output import show
+    from mothkit_cli.output import say, show
     from mothkit_cli.progress import progress_sink
-    from mothkit_cli.tables import distance_table
-    from mothkit_cli.words import parse_pairs
+    from mothkit_cli.tables import distance_tables
 
-    directions = parse_pairs(pairs)
-    settings = opening.settings()
     with progress_sink(quiet=quiet) as emit:
-        record = distance_file(
-            model, data, settings, directions=directions, steps=steps, images_per_class=images, emit=emit
-        )[1]
-    show(distance_table(record["class_distance"]), record=to_json(record), json_to=json)
+        distances, record = distance_file(
+            model, data, opening.settings(), what, out=out, resume=resume, emit=emit
+        )
+    show(*distance_tables(record["class_distance"]), record=to_json(record), json_to=json)
+    if not distances.measured:
+        say("nothing was measured in time: allow more with --budget, or ask for fewer --steps")
+        raise typer.Exit(ExitCode.NOTHING_CHECKED)
+    if out is not None and not quiet:
+        say(f"written: {out}")

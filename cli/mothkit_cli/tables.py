@@ -19,17 +19,10 @@ def before_after(record: Record) -> list["Table"]:
         table.add_row(_label(label), _rate(old), _rate(new), str(old.get("count", "")))
     distance = record.get("class_distance")
     if distance is not None:
-        old_mean, new_mean, growth = (
-            distance["before"]["mean"],
-            distance["after"]["mean"],
-            distance["mean_growth"],
-        )
-        table.add_row(
-            "mean class distance",
-            f"{old_mean:.1f}",
-            f"{new_mean:.1f}" + ("" if growth is None else f" ({100 * growth:+.0f} %)"),
-            "",
-        )
+        growth = distance["mean_growth"]
+        old_mean, new_mean = (_mean(distance[when]["mean"]) for when in ("before", "after"))
+        grown = "" if growth is None else f" ({100 * growth:+.0f} %)"
+        table.add_row("mean class distance", old_mean, new_mean + grown, "")
     method = record["method"]
     proof = new_table("", "")
     proof.show_header = False
@@ -48,6 +41,10 @@ def before_after(record: Record) -> list["Table"]:
         )
     proof.add_row("time", f"{sum(record['seconds'].values()):.0f} s")
     return [table, proof]
+
+
+def _mean(size: float | None) -> str:
+    return "-" if size is None else f"{size:.1f}"
 
 
 def _rows(before: Record, after: Record | None) -> list[tuple[str, Record, Record | None]]:
@@ -93,21 +90,64 @@ def one_evaluation(record: Record) -> "Table":
     return table
 
 
-def distance_table(distances: Record) -> "Table":
-    """Return the table of measured distances."""
-    columns = ("distance", "of image", "success", "images")
+def distance_tables(distances: Record) -> list["Table"]:
+    """Return the tables of measured distances: pairs, then triggers from all classes, where there are any."""
+    tables = [_distance_table(distances)] if distances["entries"] or distances["not_measured"] else []
+    row = distances.get("universal")
+    return [*tables, _distance_table(row)] if row else tables
+
+
+def _distance_table(distances: Record) -> "Table":
+    columns = ("distance", "error", "of image", "success", "images", "held-out")
     table = new_table("direction", *columns, "", numbers=columns)
     for entry in distances["entries"]:
+        source, held_out = entry["source_class"], entry["held_out"]
         table.add_row(
-            f"{entry['source_class']}-{entry['target_class']}",
+            f"{'all' if source is None else source}-{entry['target_class']}",
             f"{entry['class_distance']:.2f}",
+            _error(entry["error"]),
             f"{100 * entry['share']:.1f} %",
             f"{100 * entry['success_rate']:.0f} %",
             str(entry["images"]),
-            "" if entry["found"] else "no trigger at the rate; last size tried",
+            "-" if held_out is None else _rate(held_out),
+            _remark(entry),
         )
-    table.add_row("mean", f"{distances['mean']:.2f}", "", "", "", f"{len(distances['failed'])} failed")
+    interval = distances["mean_interval95"]
+    table.add_row(
+        "mean",
+        _size(distances["mean"]),
+        "",
+        "" if interval is None else f"[{interval[0]:.1f}, {interval[1]:.1f}]",
+        "",
+        "",
+        "",
+        ", ".join(_totals(distances)),
+    )
     return table
+
+
+def _error(error: float | None) -> str:
+    return "" if error is None else f"±{error:.2f}"
+
+
+def _size(size: float | None) -> str:
+    return "-" if size is None else f"{size:.2f}"
+
+
+def _remark(entry: Record) -> str:
+    if not entry["found"]:
+        return "no trigger at the rate; last size tried"
+    return f"{entry['failed_draws']} more draws found none" if entry["failed_draws"] else ""
+
+
+def _totals(distances: Record) -> list[str]:
+    """Return what the mean is over, and what its interval holds."""
+    told = [f"{len(distances['failed'])} failed"]
+    if distances["not_measured"]:
+        told.append(f"{distances['not_measured']} not measured")
+    if distances["interval_covers"]:
+        told.append(f"95 % interval over {distances['interval_covers']}")
+    return told
 
 
 def preprocessing_table(search: Record) -> "Table":

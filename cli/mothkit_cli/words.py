@@ -21,6 +21,19 @@ def parse_pairs(text: str | None) -> list[tuple[int, int]] | None:
     return [(int(match[1]), int(match[2])) for match in found if match]
 
 
+def parse_classes(text: str | None) -> list[int] | None:
+    """Return ``0,3,5`` as class numbers.
+
+    Raises:
+        typer.BadParameter: it is no such list.
+    """
+    if text is None:
+        return None
+    if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text) is None:
+        raise typer.BadParameter(f"{text!r} is no list of classes; expected numbers, as in 0,3,5")
+    return [int(part) for part in text.split(",")]
+
+
 def parse_seconds(text: str | None) -> float | None:
     """Return ``90s``, ``10m`` or ``1.5h`` in seconds.
 

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,49 @@ def test_a_distance_is_that_of_a_trigger_which_works_on_the_images_of_its_source
     assert distances.mean == pytest.approx(sum(e.class_distance for e in distances.entries) / 3)
 
 
+def test_repeated_directions_give_every_entry_an_error(classifier: Classifier) -> None:
+    distances = measured(classifier, [(0, 1), (1, 2)], repeats=3, images_per_class=12)
+    logs = [torch.tensor(e.sizes).log() for e in distances.entries]
+    relative = math.sqrt(sum(float(each.var()) for each in logs) / 2)  # equally many draws of both
+    for each in distances.entries:
+        assert len(each.sizes) == len(set(each.sizes)) == 3  # other images and starts each time
+        assert each.class_distance == pytest.approx(sum(each.sizes) / 3)
+        assert each.error == pytest.approx(each.class_distance * relative / math.sqrt(3), rel=1e-4)
+        assert each.trigger.class_distance == pytest.approx(min(each.sizes), rel=1e-5)
+    told = distances.to_dict()
+    assert told["relative_deviation"] == pytest.approx(relative, rel=1e-4)
+    assert told["degrees_of_freedom"] == 4
+    low, high = told["mean_interval95"]  # type: ignore[misc]
+    assert low < told["mean"] < high
+    assert told["interval_covers"] == "draws"
+
+
+def test_a_trigger_from_all_classes_works_on_all_of_them(classifier: Classifier) -> None:
+    distances = measured(classifier, [(None, 2), (0, 1)])
+    assert [e.name for e in distances.entries] == ["0-1"]
+    (universal,) = distances.universal
+    assert universal.found
+    assert universal.images == 60
+    images = tiny_images(30)
+    x = stamp(images.pixels(images.labels != 2), universal.trigger)
+    with torch.no_grad():
+        rate = float((classifier(x).argmax(1) == 2).float().mean())
+    assert universal.success_rate == pytest.approx(rate)
+    assert distances.mean == distances.entries[0].class_distance  # the row has a mean of its own
+    assert distances.to_dict()["universal"]["mean"] == universal.class_distance  # type: ignore[index]
+
+
+def test_success_is_told_on_images_that_the_trigger_was_not_made_on(classifier: Classifier) -> None:
+    (entry,) = measured(classifier, [(0, 1)], images_per_class=12).entries
+    assert entry.held_out is not None
+    assert entry.held_out.count == 18
+    images = tiny_images(30)
+    x = stamp(images.pixels(images.labels == 0), entry.trigger)
+    with torch.no_grad():
+        hits = int((classifier(x).argmax(1) == 1).sum())
+    assert hits == entry.held_out.hits + round(12 * entry.success_rate)
+
+
 def test_at_most_the_asked_images_of_a_source_are_used(classifier: Classifier) -> None:
     entries = measured(classifier, [(0, 1), (1, 2)], images_per_class=7).entries
     assert [each.images for each in entries] == [7, 7]
@@ -66,22 +110,38 @@ def test_the_same_seed_measures_the_same_and_leaves_the_model_alone(classifier: 
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
 
 
-def test_a_direction_without_a_trigger_is_listed_and_still_counts(tmp_path: Path) -> None:
+def test_a_direction_without_a_trigger_is_listed_and_is_in_no_mean(tmp_path: Path) -> None:
     classifier = open_tiny(write_tiny(tmp_path / "tiny.onnx"))
     with torch.no_grad():
         classifier.network.tensor("fc.bias")[2] = -1e6  # nothing is ever class 2
     distances = measured(classifier, [(0, 1), (0, 2)])
     assert distances.failed == ((0, 2),)
     assert distances.entries[1].success_rate == 0
-    assert distances.mean == pytest.approx(sum(e.class_distance for e in distances.entries) / 2)
+    assert distances.entries[1].class_distance > 0  # the last one tried
+    assert distances.entries[1].smallest is None
+    assert distances.mean == distances.entries[0].class_distance
     assert distances.to_dict()["failed"] == [[0, 2]]
+
+
+def test_there_is_no_mean_where_nothing_was_found() -> None:
+    nothing = Distances((entry(0, 1, 7, found=False),))
+    assert nothing.mean is None
+    assert nothing.to_dict()["mean"] is None
+    assert Distances((entry(0, 1, 7),)).growth_over(nothing) is None
 
 
 def test_growth_is_the_mean_of_ratios_whatever_the_order() -> None:
     before = Distances((entry(0, 1, 10), entry(1, 0, 40)))
-    after = Distances((entry(1, 0, 44), entry(0, 1, 30, found=False)))
+    after = Distances((entry(1, 0, 44), entry(0, 1, 30)))
     assert after.growth_over(before) == pytest.approx((2.0 + 0.1) / 2)
     assert before.growth_over(before) == 0
+
+
+def test_growth_is_over_the_pairs_that_have_a_trigger_both_times() -> None:
+    before = Distances((entry(0, 1, 10), entry(1, 0, 40), entry(1, 2, 0, found=False)))
+    after = Distances((entry(0, 1, 90, found=False), entry(1, 0, 44), entry(1, 2, 3)))
+    assert after.growth_over(before) == pytest.approx(0.1)
+    assert after.failed == ((0, 1),)
 
 
 def test_growth_between_different_directions_is_refused() -> None:
@@ -98,6 +158,12 @@ def test_numbers_go_into_json_and_triggers_do_not() -> None:
     written = json.loads(json.dumps(Distances((entry(0, 1, 6),)).to_dict()))
     assert written == {
         "mean": 6,
+        "mean_interval95": None,
+        "interval_covers": "",
+        "relative_deviation": None,
+        "degrees_of_freedom": 0,
+        "measured": 1,
+        "not_measured": 0,
         "failed": [],
         "entries": [
             {
@@ -106,8 +172,13 @@ def test_numbers_go_into_json_and_triggers_do_not() -> None:
                 "class_distance": 6,
                 "share": 0.5,
                 "found": True,
+                "error": None,
+                "smallest": 6,
+                "sizes": [6],
+                "failed_draws": 0,
                 "success_rate": 0.95,
                 "images": 10,
+                "held_out": None,
             }
         ],
     }

@@ -9,6 +9,9 @@ from mothkit.events import EventSink, silent
 from mothkit.hardening.base import Budget
 from mothkit.images import Resize
 from mothkit.inputs import Channels, Layout
+from mothkit.inversion.config import InversionConfig
+from mothkit.matrix.draws import Sampling
+from mothkit.matrix.run import MatrixSettings
 from mothkit.measuring import distance_file, evaluate_file, parity_files, preprocessing_file
 from mothkit.opening import Settings
 from mothkit.pipeline import HardenSettings, Outcome, harden_file
@@ -119,8 +122,15 @@ def class_distance(
     data: str | Path,
     *,
     directions: Sequence[Direction] | None = None,
+    classes: Sequence[int] | None = None,
+    universal: bool = False,
     steps: int = 1000,
     images_per_class: int = 100,
+    repeats: int = 2,
+    repeat_pairs: int = 20,
+    seconds: float | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
     emit: EventSink = silent,
     **opening: Unpack[Opening],
 ) -> Distances:
@@ -131,24 +141,33 @@ def class_distance(
     Args:
         model: an ONNX file.
         data: clean images with true labels, as for ``harden``.
-        directions: (source class, target class) pairs; None for all.
+        directions: (source class, target class) pairs; None for all, empty for none.
+        classes: the classes among which all pairs are taken; None for all of the model's.
+        universal: whether one trigger from all other classes is measured too, for each target.
         steps: passes over a trigger's images (paper: 1000).
-        images_per_class: images of a source class, at most (paper: 100).
+        images_per_class: images of a trigger, at most (paper: 100).
+        repeats: inversions of a repeated direction, for the errors; 1 measures none.
+        repeat_pairs: directions that are repeated, drawn at random.
+        seconds: stop after this long with what was found.
+        out: a folder for record, table, arrays and pictures, and for the state to resume from.
+        resume: whether to go on from an interrupted run's state in ``out``.
         emit: told of progress.
         opening: how to open model and images; see ``mothkit.opening.Settings``.
 
     Raises:
         MothkitError: anything that cannot be taken; its subclasses say what.
     """
-    return distance_file(
-        Path(model),
-        str(data),
-        Settings(**opening),
+    what = MatrixSettings(
         directions=directions,
-        steps=steps,
-        images_per_class=images_per_class,
-        emit=emit,
-    )[0]
+        classes=classes,
+        universal=universal,
+        inversion=InversionConfig(steps=steps),
+        sampling=Sampling(images_per_class=images_per_class, repeats=repeats, repeat_pairs=repeat_pairs),
+        seconds=seconds,
+    )
+    folder = None if out is None else Path(out)
+    opened = Settings(**opening)
+    return distance_file(Path(model), str(data), opened, what, out=folder, resume=resume, emit=emit)[0]
 
 
 def find_preprocessing(

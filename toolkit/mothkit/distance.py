@@ -3,37 +3,57 @@
 Source: Tao et al., "Model Orthogonalization", IEEE S&P 2022; its number is L1 of the mask times channels.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 
 from mothkit.classifier import Classifier
-from mothkit.errors import ConfigError, ImageError
+from mothkit.errors import ConfigError
+from mothkit.evaluation import Rate
 from mothkit.events import EventSink, PhaseStarted, silent
 from mothkit.images import ImageSet
-from mothkit.inversion.config import InversionConfig, InversionTask
-from mothkit.inversion.engine import invert
+from mothkit.inversion.config import InversionConfig
+from mothkit.matrix.draws import (
+    Deadline,
+    Direction,
+    Measured,
+    Sampling,
+    all_directions,
+    check_directions,
+    chunks_of,
+    direction_name,
+    measure,
+    plan_draws,
+)
+from mothkit.matrix.estimate import MeanSize, Spread, mean_size, pooled_spread
 from mothkit.triggers.patch import Trigger
 
-Direction = tuple[int, int]
-"""Source class, target class."""
+__all__ = ["Direction", "Distance", "Distances", "all_directions", "class_distances", "gather"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distance:
-    """One direction's smallest trigger.
+    """One direction's distance, and the smallest trigger that was found for it.
 
     Attributes:
-        class_distance: L1 of the mask in pixels, times channels.
-        share: L1 of the mask as a share of the image, 0 to 1.
-        found: whether the trigger reaches the asked rate; where not, ``class_distance`` is the size of
-            the last one tried and no lower bound of anything.
-        success_rate: of the trigger on all images that it was made on, re-tested.
+        source_class: None for a trigger from all classes but the target.
+        class_distance: L1 of the mask in pixels, times channels; the mean over those draws that found a
+            trigger. Where none did, the size of the last one tried, which is no lower bound of anything.
+        share: the same as a share of the image, 0 to 1.
+        found: whether a trigger reaches the asked rate.
+        success_rate: of ``trigger`` on all images that it was made on, re-tested.
         images: how many these were.
+        trigger: the smallest found; where none was, the last one tried.
+        held_out: success of ``trigger`` on other images of the source; None where there are none.
+        sizes: what each draw that found a trigger gave, in the draws' order.
+        failed_draws: how many found none.
+        error: standard error of ``class_distance``; None where nothing was repeated.
     """
 
-    source_class: int
+    source_class: int | None
     target_class: int
     class_distance: float
     share: float
@@ -41,55 +61,131 @@ class Distance:
     success_rate: float
     images: int
     trigger: Trigger
+    held_out: Rate | None = None
+    sizes: tuple[float, ...] = ()
+    failed_draws: int = 0
+    error: float | None = None
+
+    @property
+    def name(self) -> str:
+        """``3-7``, or ``all-7``."""
+        return direction_name(self.source_class, self.target_class)
+
+    @property
+    def draws(self) -> tuple[float, ...]:
+        """Sizes of the triggers found, at least one where ``found``."""
+        return self.sizes or ((self.class_distance,) if self.found else ())
+
+    @property
+    def smallest(self) -> float | None:
+        """The smallest of the draws: what the paper takes of three. None where no trigger was found."""
+        return min(self.draws, default=None)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain JSON types; the trigger itself is left out."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "trigger"}
+        return {
+            "source_class": self.source_class,
+            "target_class": self.target_class,
+            "class_distance": self.class_distance,
+            "share": self.share,
+            "found": self.found,
+            "error": self.error,
+            "smallest": self.smallest,
+            "sizes": list(self.draws),
+            "failed_draws": self.failed_draws,
+            "success_rate": self.success_rate,
+            "images": self.images,
+            "held_out": None if self.held_out is None else self.held_out.to_dict(),
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distances:
-    """Distances of the directions that were asked for, in that order."""
+    """Distances of the directions that were asked for, in that order.
+
+    Attributes:
+        entries: from class to class.
+        universal: from all classes to one.
+        missing: how many directions of each kind were asked for and not measured, for lack of time.
+    """
 
     entries: tuple[Distance, ...]
+    universal: tuple[Distance, ...] = ()
+    missing: tuple[int, int] = (0, 0)
 
     @property
-    def mean(self) -> float:
-        """Mean over all entries, those without a trigger counted with their last size."""
-        return sum(entry.class_distance for entry in self.entries) / len(self.entries)
+    def mean(self) -> float | None:
+        """Mean over the entries that have a trigger; None where none has."""
+        return fmean(found) if (found := [e.class_distance for e in self.entries if e.found]) else None
 
     @property
     def failed(self) -> tuple[Direction, ...]:
-        """Directions for which no trigger reached the rate."""
+        """Directions from class to class for which no trigger reached the rate."""
         return tuple((e.source_class, e.target_class) for e in self.entries if not e.found)
 
-    def growth_over(self, before: "Distances") -> float:
+    @property
+    def measured(self) -> tuple[Distance, ...]:
+        """All entries: pairs, then triggers from all classes."""
+        return (*self.entries, *self.universal)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was asked for was measured."""
+        return self.missing == (0, 0)
+
+    def growth_over(self, before: "Distances") -> float | None:
         """Return the mean of the pairs' relative growth over ``before``: 0.6 is 60 % more.
+
+        Pairs without a trigger in one of the two have no ratio and are left out: ``failed`` lists them. None
+        where no pair is left.
 
         Raises:
             ConfigError: the two hold different directions, or one was 0 before.
         """
-        old = {(e.source_class, e.target_class): e.class_distance for e in before.entries}
-        new = {(e.source_class, e.target_class): e.class_distance for e in self.entries}
+        old = {(e.source_class, e.target_class): e for e in before.entries}
+        new = {(e.source_class, e.target_class): e for e in self.entries}
         if old.keys() != new.keys():
-            raise ConfigError(f"distances of different directions: {sorted(old)} and {sorted(new)}")
-        for (source, target), size in old.items():
-            if size == 0:
-                raise ConfigError(f"the distance {source}-{target} was 0 before: nothing can grow from that")
-        return sum(new[key] / old[key] - 1 for key in old) / len(old)
+            raise ConfigError(
+                f"distances of different directions: {sorted(old, key=str)} and {sorted(new, key=str)}"
+            )
+        both = [(old[key], new[key]) for key in old if old[key].found and new[key].found]
+        for entry, _ in both:
+            if entry.class_distance == 0:
+                raise ConfigError(f"the distance {entry.name} was 0 before: nothing can grow from that")
+        return fmean(b.class_distance / a.class_distance - 1 for a, b in both) if both else None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain JSON types."""
-        return {
-            "mean": self.mean,
-            "failed": [list(direction) for direction in self.failed],
-            "entries": [entry.to_dict() for entry in self.entries],
-        }
+        pairs = _summary(self.entries, self.missing[0])
+        row = _summary(self.universal, self.missing[1])
+        return pairs | ({"universal": row} if self.universal or self.missing[1] else {})
 
 
-def all_directions(classes: int) -> list[Direction]:
-    """Return every ordered pair of different classes."""
-    return [(s, t) for s in range(classes) for t in range(classes) if s != t]
+def _summary(entries: Sequence[Distance], missing: int) -> dict[str, object]:
+    """Return what the record says of directions of one kind."""
+    mean = summarise(entries, missing)
+    spread = spread_of(entries)
+    return {
+        "mean": None if mean is None else mean.value,
+        "mean_interval95": None if mean is None or mean.interval95 is None else list(mean.interval95),
+        "interval_covers": "" if mean is None else mean.covers,
+        "relative_deviation": None if spread is None else spread.relative,
+        "degrees_of_freedom": 0 if spread is None else spread.freedom,
+        "measured": len(entries),
+        "not_measured": missing,
+        "failed": [[e.source_class, e.target_class] for e in entries if not e.found],
+        "entries": [entry.to_dict() for entry in entries],
+    }
+
+
+def spread_of(entries: Iterable[Distance]) -> Spread | None:
+    """Return how far draws of one direction differ, pooled over ``entries``; None where none was repeated."""
+    return pooled_spread([[size for size in e.draws if size > 0] for e in entries])
+
+
+def summarise(entries: Sequence[Distance], missing: int = 0) -> MeanSize | None:
+    """Return the mean over those of ``entries`` that have a trigger, with its interval; None without any."""
+    return mean_size([e.draws for e in entries if e.found], spread_of(entries), missing=missing)
 
 
 def class_distances(
@@ -99,6 +195,7 @@ def class_distances(
     *,
     config: InversionConfig | None = None,
     images_per_class: int = 100,
+    repeats: int = 1,
     generator: torch.Generator,
     device: torch.device,
     emit: EventSink = silent,
@@ -108,10 +205,11 @@ def class_distances(
     Args:
         classifier: left as it was; must be on ``device``.
         images: clean images with true labels.
-        directions: pairs (source, target).
+        directions: pairs (source, target); None as a source stands for all classes but the target.
         config: the inversion's numbers; the paper's by default.
-        images_per_class: at most so many images of a source class, drawn once for all its directions.
-        generator: on the CPU.
+        images_per_class: at most so many images of a source class, drawn for each direction.
+        repeats: draws of up to 20 directions, for the error; 1 measures none.
+        generator: on the CPU; one number is drawn from it, on which all draws depend.
         device: where to compute.
         emit: told of the inversion's progress.
 
@@ -121,63 +219,65 @@ def class_distances(
         ImageError: a source class has no images.
     """
     config = config or InversionConfig()
-    _check(directions, classifier.classes)
-    if images_per_class < 1:
-        raise ConfigError(f"images_per_class is {images_per_class}, not at least 1")
-    drawn = {}
-    for source in sorted({source for source, _ in directions}):
-        members = torch.nonzero(images.labels == source)[:, 0]
-        if len(members) == 0:
-            raise ImageError(
-                f"{images.origin}: has no image of class {source}, from which a distance was asked for"
-            )
-        drawn[source] = members[torch.randperm(len(members), generator=generator)[:images_per_class]]
-    offsets, total = {}, 0
-    for source, members in drawn.items():
-        offsets[source] = torch.arange(total, total + len(members))
-        total += len(members)
+    check_directions(directions, classifier.classes, images)
+    sampling = Sampling(images_per_class=images_per_class, repeats=repeats)
+    seed = int(torch.randint(2**62, (), generator=generator))
     emit(PhaseStarted("measure class distance"))
-    inverted = invert(
+    parts = measure(
         classifier,
-        images.pixels(torch.cat(list(drawn.values()))),
-        [InversionTask(offsets[source], target) for source, target in directions],
-        config,
-        generator=generator,
+        images,
+        chunks_of(plan_draws(directions, sampling, seed=seed), classifier.shape, config, device),
+        config=config,
+        images_per_class=images_per_class,
+        seed=seed,
         device=device,
         emit=emit,
+        deadline=Deadline(),
     )
-    channels, height, width = classifier.shape
-    return Distances(
-        tuple(
-            Distance(
-                source_class=source,
-                target_class=target,
-                class_distance=float(inverted.mask_l1[k]) * channels,
-                share=float(inverted.mask_l1[k]) / (height * width),
-                found=bool(inverted.found[k]),
-                success_rate=_share(float(inverted.success_rate[k]), len(drawn[source])),
-                images=len(drawn[source]),
-                trigger=inverted.trigger(k),
-            )
-            for k, (source, target) in enumerate(directions)
-        )
+    return gather(directions, [measured for part in parts for measured in part])
+
+
+def gather(directions: Sequence[Direction], measured: Sequence[Measured]) -> Distances:
+    """Return the distances of those of ``directions`` that were ``measured``, in order, each with its error."""
+    by_direction: dict[Direction, list[Measured]] = {direction: [] for direction in directions}
+    for each in sorted(measured, key=lambda each: each.draw.repeat):
+        by_direction[each.draw.direction].append(each)
+    kinds = []
+    for universal in (False, True):
+        asked = {d: found for d, found in by_direction.items() if (d[0] is None) == universal}
+        entries = [_entry(found) for found in asked.values() if found]
+        kinds.append((_with_errors(entries), len(asked) - len(entries)))
+    (pairs, missing), (row, missing_row) = kinds
+    return Distances(pairs, row, (missing, missing_row))
+
+
+def _entry(draws: Sequence[Measured]) -> Distance:
+    """Return what the ``draws`` of one direction say, its error apart."""
+    found = [each for each in draws if each.found]
+    best = min(found, key=lambda each: each.mask_l1) if found else draws[-1]
+    channels, height, width = best.trigger.pattern.shape
+    mask_l1 = fmean(each.mask_l1 for each in found) if found else best.mask_l1
+    return Distance(
+        source_class=best.draw.source_class,
+        target_class=best.draw.target_class,
+        class_distance=mask_l1 * channels,
+        share=mask_l1 / (height * width),
+        found=bool(found),
+        success_rate=best.success_rate,
+        images=best.images,
+        trigger=best.trigger,
+        held_out=best.held_out,
+        sizes=tuple(each.mask_l1 * channels for each in found),
+        failed_draws=len(draws) - len(found),
     )
 
 
-def _share(rate: float, count: int) -> float:
-    """Return ``rate`` of ``count`` images as the fraction that it is; in float32 nine of ten are below 0.9."""
-    return round(rate * count) / count
-
-
-def _check(directions: Sequence[Direction], classes: int) -> None:
-    if not directions:
-        raise ConfigError("no pairs of classes to measure")
-    seen: set[Direction] = set()
-    for source, target in directions:
-        if (source, target) in seen:
-            raise ConfigError(f"the pair {source}-{target} is asked for twice; name it once")
-        seen.add((source, target))
-        if source == target or not (0 <= source < classes and 0 <= target < classes):
-            raise ConfigError(
-                f"the pair {source}-{target} is not two different classes of 0 to {classes - 1}"
-            )
+def _with_errors(entries: Sequence[Distance]) -> tuple[Distance, ...]:
+    """Return ``entries``, each with the standard error that the spread between all their draws gives it."""
+    spread = spread_of(entries)
+    if spread is None:
+        return tuple(entries)
+    return tuple(
+        replace(e, error=e.class_distance * spread.relative / math.sqrt(len(e.draws)) if e.found else None)
+        for e in entries
+    )

@@ -1,19 +1,22 @@
 """Measurements of a file that change nothing: evaluation, class distance, parity; each returns its record."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mothkit.agreement import Tolerance, check_import, compare, make_probes, torch_predict
+from mothkit.agreement import check_import, compare, make_probes, tolerance_for, torch_predict
 from mothkit.classifier import open_source
 from mothkit.describing import describe_file, describe_images, describe_run
-from mothkit.distance import Direction, Distances, all_directions, class_distances
+from mothkit.distance import Distances
+from mothkit.errors import ConfigError
 from mothkit.evaluation import evaluate
 from mothkit.events import EventSink, silent
-from mothkit.inversion.config import InversionConfig
+from mothkit.images.load import split_path
+from mothkit.matrix.files import write_results
+from mothkit.matrix.run import MatrixSettings, Measurement, open_store
 from mothkit.opening import Settings, check_accuracy, check_classes, measure_preprocessing, open_model
+from mothkit.outputs import check_folder
 from mothkit.records import SCHEMA, PhaseClock
 
 
@@ -67,17 +70,34 @@ def distance_file(
     path: Path,
     data: str,
     settings: Settings,
+    what: MatrixSettings | None = None,
     *,
-    directions: Sequence[Direction] | None = None,
-    steps: int = 1000,
-    images_per_class: int = 100,
+    out: Path | None = None,
+    resume: bool = False,
     emit: EventSink = silent,
 ) -> tuple[Distances, dict[str, Any]]:
     """Return class distances of the model at ``path``, and their record; all directions by default.
 
+    Args:
+        path: an ONNX file.
+        data: clean images.
+        settings: how to open both.
+        what: which distances are measured, and how.
+        out: a folder for the results (see ``mothkit.matrix.files``) and for finished draws; None writes nothing.
+        resume: whether to go on from the draws in ``out``.
+        emit: told of progress.
+
     Raises:
         MothkitError: input that cannot be taken; its subclasses say what.
+        KeyboardInterrupt: what was found by then is in ``out``.
     """
+    what = what or MatrixSettings()
+    if out is not None:
+        check_folder(out, [path, split_path(data)[0]])
+    elif resume:
+        raise ConfigError(
+            "there is nothing to resume without a folder of results; name that of the first run"
+        )
     clock = PhaseClock(emit)
     model = open_model(path, settings, data=data, emit=clock)
     images = model.images(data, per_class=True)
@@ -86,22 +106,31 @@ def distance_file(
     session = model.session(classifier.head.value)
     check_import(classifier, session, make_probes(images.shape, images, settings.seed))
     check_accuracy(evaluate(session.logits, images).accuracy, classifier.classes, images)
-    distances = class_distances(
-        classifier,
-        images,
-        directions or all_directions(classifier.classes),
-        config=InversionConfig(steps=steps),
-        images_per_class=images_per_class,
-        generator=torch.Generator().manual_seed(settings.seed),
-        device=model.device,
-        emit=clock,
-    )
-    return distances, describe_run("distance", model) | {
-        "data": {"clean": describe_images(images)},
-        "steps": steps,
-        "class_distance": distances.to_dict(),
-        "seconds": clock.stop(),
-    }
+    measurement = Measurement(classifier, images, what, settings.seed, model.device)
+    store = None if out is None else open_store(out / "draws", measurement, resume=resume, emit=clock)
+
+    def finish(distances: Distances) -> dict[str, Any]:
+        record = describe_run("distance", model) | {
+            "data": {"clean": describe_images(images)},
+            "steps": what.inversion.steps,
+            "sampling": asdict(what.sampling),
+            "complete": distances.is_complete,
+            "class_distance": distances.to_dict(),
+            "seconds": clock.stop(),
+        }
+        if out is not None and distances.measured:
+            unnamed = map(str, range(len(images.class_names), classifier.classes))
+            write_results(out, distances, record, (*images.class_names, *unnamed))
+        return record
+
+    try:
+        distances = measurement.run(store, clock)
+    except KeyboardInterrupt as stop:
+        if measurement.done and out is not None:
+            finish(measurement.distances())
+            stop.add_note(f"what was found is in {out}; go on with --resume")
+        raise
+    return distances, finish(distances)
 
 
 def parity_files(
@@ -132,13 +161,15 @@ def parity_files(
     size = model.image_shape(images, shape)
     probes = make_probes(size, images, settings.seed)
     reference = model.session(model.head.value)
+    sources = [model.source]
     if other is None:
         predict = torch_predict(model.classifier(size, allow_unbound=True), model.device)
     else:
         second = open_model(other, settings, data=data, emit=clock)
         predict = second.session(second.head.value).logits
+        sources.append(second.source)
     return describe_run("parity", model) | {
         "compared_with": "torch" if other is None else describe_file(other, second.source),
-        "parity": compare(reference.logits, predict, probes, Tolerance()).to_dict(),
+        "parity": compare(reference.logits, predict, probes, tolerance_for(*sources)).to_dict(),
         "seconds": clock.stop(),
     }

@@ -40,6 +40,29 @@ def check_target(out: Path, source: Source, inputs: Iterable[Path]) -> None:
         ) from error
 
 
+def check_folder(out: Path, inputs: Iterable[Path]) -> None:
+    """Check that ``out`` is a folder for results, or can become one; one that is not there is made.
+
+    Args:
+        out: the folder.
+        inputs: files and folders that the run reads; missing ones are passed over.
+
+    Raises:
+        OutputError: it is a file, one of ``inputs``, or cannot be written to.
+    """
+    if any(each.exists() and out.exists() and out.samefile(each) for each in inputs):
+        raise OutputError(f"{out}: is read by this run; name another folder for its results")
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; results go to a folder, so name another")
+    try:
+        out.mkdir(exist_ok=True)
+        probe = out / f".{secrets.token_hex(8)}.tmp"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written to ({error.strerror}); choose another folder") from error
+
+
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """Yield a new folder beside ``out``, on the same disk, and delete it with all that is left in it.

@@ -1,0 +1,1 @@
+"""Class distance over many directions: draws of images, their spread, their files and pictures."""
