@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mothkit.errors import OutputError
 from mothkit.events import Event, Note, PhaseStarted, StepDone
-from mothkit.records import PhaseClock, record_path, to_json, write_record
+from mothkit.records import PhaseClock, record_path, to_json, write_record, write_texts
 
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -81,6 +81,15 @@ def test_where_there_is_no_room_the_old_record_stands(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "a.json").read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_several_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    write_texts({first: "one", second: "two"})
+    with pytest.raises(OSError, match="missing"):
+        write_texts({first: "new", second: "new", tmp_path / "missing" / "c.txt": "new"})
+    assert (first.read_text(), second.read_text()) == ("one", "two")
+    assert sorted(tmp_path.iterdir()) == [first, second]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -142,6 +142,19 @@ def test_a_device_that_is_none_is_refused(text: str) -> None:
         pick_device(text)
 
 
+@pytest.mark.parametrize(
+    "provider",
+    ["NoSuchExecutionProvider", "cpu", *([] if torch.cuda.is_available() else ["CUDAExecutionProvider"])],
+)
+def test_a_provider_that_is_not_there_is_refused_in_silence(
+    provider: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = open_source(write_tiny(tmp_path / "m.onnx"))
+    with pytest.raises(DeviceError, match=f"no {provider} on this machine; it has .*CPUExecutionProvider"):
+        Session(source, UNIT, ["logits"], CPU, provider=provider)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.gpu
 def test_cuda_gives_the_same_logits(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "m.onnx")

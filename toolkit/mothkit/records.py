@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,41 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; what stood at ``path`` before still does.
     """
-    target = path.resolve()
-    if target.exists() and not target.is_file():  # a device or a named pipe: nothing to keep
-        target.write_text(text, encoding="utf-8")
-        return
+    write_texts({path: text})
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write several files, as ``write_text`` does: all are complete before the first is renamed.
+
+    Raises:
+        OSError: one cannot be written; what stood at every path before still does, unless a renaming failed.
+    """
+    targets = {path.resolve(): text for path, text in texts.items()}
+    with ExitStack() as stack:
+        staged = [
+            (_staged(target, text, stack), target) for target, text in targets.items() if _keeps(target)
+        ]
+        for target, text in targets.items():
+            if not _keeps(target):
+                target.write_text(text, encoding="utf-8")
+        for beside, target in staged:
+            beside.replace(target)
+
+
+def _keeps(target: Path) -> bool:
+    """Return whether a file is to be kept at ``target``; a device or a named pipe holds nothing."""
+    return target.is_file() or not target.exists()
+
+
+def _staged(target: Path, text: str, stack: ExitStack) -> Path:
+    """Return a new file beside ``target`` that holds ``text``, and is deleted as ``stack`` closes."""
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with beside.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    stack.callback(beside.unlink, missing_ok=True)
+    with beside.open("x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return beside
 
 
 @dataclass(slots=True)

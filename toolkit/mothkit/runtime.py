@@ -19,6 +19,8 @@ from mothkit_converters import Source, SourceError, expose, inputs_of
 _BATCH = 256
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _QUIET = 4  # fatal errors only: the others are raised
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_OF_GPU = re.compile("CUDA|Tensorrt|NvTensorRt", re.IGNORECASE)
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -54,13 +56,24 @@ def pick_device(text: str) -> torch.device:
 class Session:
     """One ONNX graph in onnxruntime, from pixels to the values asked for.
 
+    Args:
+        provider: onnxruntime's name of what runs it; None takes that of the device.
+
     Attributes:
         providers: what onnxruntime really runs on, first choice first.
     """
 
-    def __init__(self, source: Source, spec: InputSpec, outputs: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self,
+        source: Source,
+        spec: InputSpec,
+        outputs: Sequence[str],
+        device: torch.device,
+        *,
+        provider: str | None = None,
+    ) -> None:
         self._source, self._spec, self._outputs = source, spec, list(outputs)
-        self._session = _open(source, self._outputs, device)
+        self._session = _open(source, self._outputs, device, provider or _PROVIDERS[device.type])
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         node, *self._unread = _image_first(source, self._session.get_inputs(), outputs)
         self._input, self._batch = node.name, node.shape[0] if isinstance(node.shape[0], int) else None
@@ -134,27 +147,46 @@ def _zeros(node: ort.NodeArg, count: int) -> NDArray[np.generic]:
     return np.zeros(shape, {"float": "float32", "double": "float64", "string": "U1"}.get(kind, kind))
 
 
-def _open(source: Source, outputs: Sequence[str], device: torch.device) -> ort.InferenceSession:
+def _open(
+    source: Source, outputs: Sequence[str], device: torch.device, provider: str
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = torch.get_num_threads()
-    providers: list[object] = ["CPUExecutionProvider"]
-    if device.type == "cuda":
-        ort.preload_dlls()
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}))
     model = _with_outputs(source, outputs)
     if source.external:
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(source.path.parent.resolve()))
+    providers = _with_fallback(provider, device)
     try:
-        session = ort.InferenceSession(model, options, providers=providers)
+        session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors share no base class
         raise ModelError(f"{source.path}: onnxruntime cannot load it: {_first_line(error)}") from error
-    if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+    if (taken := session.get_providers()[0]) != provider:
         raise DeviceError(
-            f"onnxruntime was asked for CUDA and took {session.get_providers()[0]}; "
-            "install onnxruntime-gpu to match torch's CUDA, or use --device cpu"
+            f"onnxruntime was asked for {provider} and took {taken}; for CUDA, install onnxruntime-gpu to match "
+            "torch's, or use --device cpu"
         )
     return session
+
+
+def _with_fallback(provider: str, device: torch.device) -> list[object]:
+    """Return what onnxruntime is asked for: ``provider``, and the CPU for nodes that it cannot run.
+
+    Raises:
+        DeviceError: it is not there. One of a GPU's is asked for only where torch sees a GPU: onnxruntime lists
+            them on any machine, and writes to stdout as it falls back.
+    """
+    there = [
+        name for name in ort.get_available_providers() if not _OF_GPU.match(name) or torch.cuda.is_available()
+    ]
+    if provider not in there:
+        raise DeviceError(f"onnxruntime has no {provider} on this machine; it has {', '.join(there)}")
+    if provider == _PROVIDERS["cpu"]:
+        return [provider]
+    if torch.cuda.is_available():
+        ort.preload_dlls()
+    told = {"device_id": device.index or 0, "use_tf32": 0} if provider == _PROVIDERS["cuda"] else {}
+    return [(provider, told), _PROVIDERS["cpu"]]
 
 
 def _with_outputs(source: Source, outputs: Sequence[str]) -> bytes:
