@@ -206,12 +206,15 @@ def stop_at(step: int) -> EventSink:
     return emit
 
 
-@pytest.mark.parametrize("inversions_per_round", [1, 4])
+@pytest.mark.parametrize(
+    "config",
+    [SMALL, replace(SMALL, inversions_per_round=4), replace(SMALL, carry_cost=True)],
+    ids=["once a round", "refreshed", "carried cost"],
+)
 @pytest.mark.parametrize("step", [7, 23])
 def test_an_interrupted_run_goes_on_to_the_same_weights(
-    classifier: Classifier, images: ImageSet, tmp_path: Path, inversions_per_round: int, step: int
+    classifier: Classifier, images: ImageSet, tmp_path: Path, config: MothConfig, step: int
 ) -> None:
-    config = replace(SMALL, inversions_per_round=inversions_per_round)
     wanted = harden(classifier, images, config)
     path = tmp_path / "run.checkpoint"
     with pytest.raises(Stopped):
@@ -238,6 +241,30 @@ def test_the_refresh_serves_the_later_inversions_of_a_round(classifier: Classifi
         other = replace(config, refresh=replace(config.refresh, steps=7))
         one, two = (weights(harden(classifier, images, each).classifier) for each in (config, other))
         assert (one == two) is same
+
+
+def test_a_carried_cost_is_where_the_next_inversion_of_the_direction_starts(
+    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[float]] = []
+    ended: list[list[float]] = []
+
+    def spy(*args: object, cost: Tensor | None, **given: object) -> Inverted:
+        found = invert(*args, cost=cost, **given)  # type: ignore[arg-type]
+        if cost is not None:
+            started.append(cost.tolist())
+            ended.append(found.cost.tolist())
+        return found
+
+    monkeypatch.setattr(inverting, "invert", spy)
+    config = replace(SMALL, pairs_per_round=3, exploration=0)  # all pairs, in every round
+    harden(classifier, images, config)
+    assert started == []
+    harden(classifier, images, replace(config, carry_cost=True))
+    assert started[0] == pytest.approx([0.02] * 6)
+    assert any(cost != pytest.approx(0.02) for cost in ended[0])
+    for begin, end in zip(started[1:], ended, strict=False):
+        assert sorted(begin) == sorted(end)  # a round's pairs come in an order of their own
 
 
 @pytest.mark.parametrize(

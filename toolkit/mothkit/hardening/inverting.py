@@ -33,6 +33,7 @@ class Inverter:
         config: InversionConfig,
         *,
         start: tuple[Tensor, Tensor] | None = None,
+        cost: Tensor | None = None,
         emit: EventSink = silent,
     ) -> Inverted:
         """Return a trigger for each of K: all together, or in parts where the images would not fit into memory.
@@ -42,14 +43,16 @@ class Inverter:
             targets: its target class.
             config: steps and bounds.
             start: masks [K, 1, H, W] and patterns [K, C, H, W]; None for random ones.
+            cost: [K] to start from; None for the config's.
             emit: told of the steps of all parts as one count.
         """
         parts = split([len(indices) for indices in drawn], _POOL_VALUES // math.prod(self.sampler.shape))
         found = []
         for number, rows in enumerate(parts):
             begin = None if start is None else (start[0][rows], start[1][rows])
+            costs = None if cost is None else cost[rows]
             sink = _part_of(emit, number, len(parts))
-            found.append(self._invert_part(drawn[rows], targets[rows], config, begin, sink))
+            found.append(self._invert_part(drawn[rows], targets[rows], config, begin, costs, sink))
         return join(found)
 
     def _invert_part(
@@ -58,6 +61,7 @@ class Inverter:
         targets: Sequence[int],
         config: InversionConfig,
         start: tuple[Tensor, Tensor] | None,
+        cost: Tensor | None,
         emit: EventSink,
     ) -> Inverted:
         pool = self.sampler.pixels(torch.cat(list(drawn)))
@@ -73,6 +77,7 @@ class Inverter:
             generator=self.generator,
             device=self.device,
             start=start,
+            cost=cost,
             emit=emit,
         )
 

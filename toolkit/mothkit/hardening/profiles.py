@@ -38,6 +38,7 @@ class MothConfig:
         inversion: inversion of a pair when it comes up.
         refresh: its short repetition within a round; used if ``inversions_per_round`` is above 1.
         inversion_images: images of a source class that a pair's trigger is made on.
+        carry_cost: whether a direction's inversion starts at the cost at which its last one ended.
         pairs_per_round: pairs hardened together (paper: 1).
         steps_per_round: training steps of a round (paper: 3).
         inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
@@ -61,6 +62,7 @@ class MothConfig:
     inversion: InversionConfig = field(default_factory=InversionConfig)
     refresh: InversionConfig = field(default_factory=InversionConfig)
     inversion_images: int = 32
+    carry_cost: bool = False
     pairs_per_round: int = 4
     steps_per_round: int = 5
     inversions_per_round: int = 1

@@ -213,11 +213,14 @@ class Run:
 
     def _invert(self, directions: Sequence[Direction], *, refresh: bool) -> Inverted:
         """Invert from where each direction stands, and keep what was found as its next start."""
+        config = self.config.refresh if refresh else self.config.inversion
+        carried = self.bank.start_costs(directions, config.initial_cost) if self.config.carry_cost else None
         found = self.inverter.invert(
             [self.sampler.draw([source], self.config.inversion_images) for source, _ in directions],
             [target for _, target in directions],
-            self.config.refresh if refresh else self.config.inversion,
+            config,
             start=self.bank.start(directions),
+            cost=carried,
         )
         self.bank.keep(directions, found)
         return found
