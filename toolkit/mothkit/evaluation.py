@@ -14,7 +14,6 @@ from mothkit.errors import ImageError
 from mothkit.events import EventSink, PhaseStarted, StepDone, silent
 from mothkit.images import ImageSet
 from mothkit.triggers.file import KnownTrigger
-from mothkit.triggers.patch import stamp
 
 Predict = Callable[[Tensor], Tensor]
 """Pixels [N, C, H, W], 0..1, to logits [N, classes]."""
@@ -145,7 +144,7 @@ def classify(predict: Predict, images: ImageSet, known: KnownTrigger | None) -> 
     """Return the predicted class of each image [N], stamped with ``known`` if one is given."""
     predicted = []
     for x, _ in images.batches(_BATCH):
-        predicted.append(predict(x if known is None else stamp(x, known.trigger)).argmax(1))
+        predicted.append(predict(x if known is None else known.stamp(x)).argmax(1))
     return torch.cat(predicted).cpu()
 
 

@@ -8,7 +8,14 @@ import pytest
 from mothkit.hardening.base import Defence
 from mothkit.hardening.moth import Moth
 
-FORBIDDEN = ("mothkit.triggers.file", "mothkit.evaluation", "mothkit.pipeline", "mothkit.opening")
+FORBIDDEN = (
+    "mothkit.triggers.file",
+    "mothkit.triggers.filters",
+    "mothkit.triggers.polygon",
+    "mothkit.evaluation",
+    "mothkit.pipeline",
+    "mothkit.opening",
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mothkit.errors import TriggerError
 from mothkit.triggers.file import KnownTrigger, load_trigger
+from mothkit.triggers.filters import FilterTrigger
 
 SHAPE = (3, 6, 8)  # C, H, W
 CLASSES = 5
@@ -118,6 +119,48 @@ def test_victims_are_the_source_class_or_all_but_the_target(tmp_path: Path) -> N
     assert some.victims(labels).tolist() == [False, False, True, False, False]
 
 
+BLEND = 'target_class = 1\nimage = "t.png"\nopacity = 0.25\n'
+POLYGON = """target_class = 1
+source_class = 2
+[polygon]
+points = [[0, 0], [1.0, 0.0], [0.5, 1.0]]
+color = [200, 0, 200]
+sides = [2, 3]
+"""
+FILTER = 'target_class = 1\n[filter]\nname = "kelvin"\n'
+
+
+def test_an_opacity_thins_the_mask_of_an_image_with_or_without_alpha(tmp_path: Path) -> None:
+    for mode, alpha in (("RGB", 255), ("RGBA", rgba()[..., 3])):
+        save_png(tmp_path, rgba()[..., : len(mode)], mode)
+        known = load(tmp_path, BLEND)
+        assert torch.allclose(known.trigger.mask[0], torch.as_tensor(0.25 * alpha / 255.0).float())
+    x = torch.rand(2, *SHAPE)
+    mask = torch.from_numpy(0.25 * rgba()[..., 3] / 255.0).float()
+    pattern = torch.from_numpy(rgba()[..., :3] / 255.0).permute(2, 0, 1).float()
+    assert torch.allclose(known.stamp(x), (1 - mask) * x + mask * pattern)
+
+
+def test_a_polygon_is_pasted_where_the_file_allows_it(tmp_path: Path) -> None:
+    where = np.zeros((6, 8))
+    where[1:5, 2:7] = 255
+    Image.fromarray(where.astype(np.uint8)).save(tmp_path / "where.png")
+    known = load(tmp_path, f'{POLYGON}where = "where.png"\nseed = 5')
+    x = torch.rand(9, *SHAPE)
+    changed = (known.stamp(x) != x).any(1)
+    assert changed.any((1, 2)).all()
+    assert not changed[:, torch.from_numpy(where == 0)].any()
+    anywhere = load(tmp_path, POLYGON)
+    assert (anywhere.stamp(x) != x).any(1).any((1, 2)).all()
+
+
+def test_a_filter_is_the_one_of_its_name(tmp_path: Path) -> None:
+    x = torch.rand(2, *SHAPE)
+    assert torch.equal(load(tmp_path, FILTER).stamp(x), FilterTrigger("kelvin").stamp(x))
+    with pytest.raises(TriggerError, match="needs images of three colours"):
+        load(tmp_path, FILTER, shape=(1, 6, 8))
+
+
 # -- what is refused ------------------------------------------------------------------------------------------
 
 
@@ -151,6 +194,18 @@ def test_victims_are_the_source_class_or_all_but_the_target(tmp_path: Path) -> N
         ("target_class = 1\n[patch]\nrow = 0\ncolumn = 0\npixels = [[]]", "patch.pixels has shape"),
         ("target_class = 1\n[patch]\nrow = 0\ncolumn = 0\npixels = [[[1, 2]]]", "(1, 1, 2); expected [rows][columns]"),
         ("target_class = 1\n[patch]\nrow = 0\ncolumn = 0", "patch.pixels: Field required"),
+        (f"{FILTER}\n{PATCH}", "give either image = 'FILE.png' or a [patch], [polygon] or [filter]"),
+        (f"opacity = 0.5\ntarget_class = 1\n{PATCH}", "opacity goes with an image"),
+        (BLEND.replace("0.25", "0"), "opacity: Input should be greater than 0"),
+        (BLEND.replace("0.25", "1.5"), "opacity: Input should be less than or equal to 1"),
+        (FILTER.replace("kelvin", "sepia"), "filter is 'sepia', not one of gotham"),
+        (POLYGON.replace("[0.5, 1.0]", "[0.5, 1.5]"), "polygon: a polygon's corners leave its box"),
+        (POLYGON.replace("[0.5, 1.0]", "[0.5]"), "polygon: "),
+        (POLYGON.replace("[0, 0], ", ""), "n at least 3"),
+        (POLYGON.replace("[2, 3]", "[7, 9]"), "polygon: a polygon of 7 pixels fits nowhere"),
+        (POLYGON.replace("[2, 3]", "[2]"), "polygon.sides: List should have at least 2 items"),
+        (POLYGON.replace("200]", "256]"), "polygon.color"),
+        (f'{POLYGON}where = 3', "polygon.where"),
         ("x = " + "[" * 9000, "cannot be read as a trigger file (TOML)"),
         ("x = " + "1" * 5000, "cannot be read as a trigger file (TOML)"),
     ],
