@@ -208,8 +208,8 @@ def stop_at(step: int) -> EventSink:
 
 @pytest.mark.parametrize(
     "config",
-    [SMALL, replace(SMALL, inversions_per_round=4), replace(SMALL, carry_cost=True)],
-    ids=["once a round", "refreshed", "carried cost"],
+    [SMALL, replace(SMALL, inversions_per_round=4), replace(SMALL, carry_cost=True, choice="ucb")],
+    ids=["once a round", "refreshed", "carried cost, ucb"],
 )
 @pytest.mark.parametrize("step", [7, 23])
 def test_an_interrupted_run_goes_on_to_the_same_weights(

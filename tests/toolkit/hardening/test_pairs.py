@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 from itertools import combinations
 
@@ -18,7 +19,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def table(classes: int, seed: int = 0) -> PairTable:
     ease, size, growth = torch.rand(3, classes, classes, generator=seeded(seed))
-    return PairTable(ease, size, growth, torch.zeros(classes, classes))
+    return PairTable(ease, size, growth, growth.clone(), torch.zeros(classes, classes))
 
 
 def best_pairs(ease: Tensor, growth: Tensor, alpha: float, count: int) -> list[tuple[int, int]]:
@@ -51,12 +52,14 @@ def test_without_exploration_the_best_pairs_are_taken_once_each(
 
 
 def test_equal_scores_give_the_first_pair_in_row_order_and_the_diagonal_never_counts() -> None:
-    pairs = PairTable(torch.eye(4) * 99, torch.zeros(4, 4), torch.eye(4) * 99, torch.zeros(4, 4))
+    best = torch.eye(4) * 99
+    pairs = PairTable(best, torch.zeros(4, 4), best.clone(), best.clone(), torch.zeros(4, 4))
     assert pairs.choose(2, exploration=0, alpha=0.5, generator=seeded()) == [(0, 1), (0, 2)]
+    assert pairs.choose_by_bound(2, width=0) == [(0, 1), (0, 2)]
 
 
 def test_alpha_moves_the_choice_from_ease_to_growth() -> None:
-    pairs = PairTable(torch.zeros(3, 3), torch.zeros(3, 3), torch.zeros(3, 3), torch.zeros(3, 3))
+    pairs = PairTable(*torch.zeros(5, 3, 3))
     pairs.ease[2, 0] = 1.0  # one direction is enough
     pairs.growth[1, 2] = 1.0
     assert pairs.choose(1, exploration=0, alpha=0.4, generator=seeded()) == [(0, 2)]
@@ -93,6 +96,75 @@ def test_visits_count_a_pair_in_both_directions() -> None:
 def test_the_same_generator_chooses_the_same() -> None:
     one, two = (table(6).choose(8, exploration=0.5, alpha=0.5, generator=seeded(3)) for _ in range(2))
     assert one == two
+
+
+# -- the upper confidence bound -------------------------------------------------------------------------------
+
+
+def test_the_bound_is_the_mean_gain_and_what_visits_leave_open() -> None:
+    """Three pairs, worked by hand: N = 3 + 1 + 1 visits, the warm-up's counted; sqrt(2 ln 5) is 1.794."""
+    pairs = PairTable(*torch.zeros(5, 3, 3))
+    pairs.gain[0, 1], pairs.gain[1, 0] = 0.8, 0.4  # mean 0.6
+    pairs.gain[2, 0] = 0.5  # mean 0.25
+    pairs.visits[0, 1] = pairs.visits[1, 0] = 2.0
+    # bounds at width w: 0.6 + 1.036 w, 0.25 + 1.794 w, 0 + 1.794 w
+    for width, wanted in ((0.3, [(0, 1), (0, 2), (1, 2)]), (0.6, [(0, 2), (0, 1), (1, 2)])):
+        copy = PairTable(**{name: tensor.clone() for name, tensor in pairs.state().items()})
+        assert copy.choose_by_bound(3, width=width) == wanted
+    assert pairs.choose_by_bound(2, width=0.9) == [(0, 2), (1, 2)]  # 1.86, 1.61, 1.53
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    classes=st.integers(2, 6), count=st.integers(1, 20), rounds=st.integers(1, 30), width=st.floats(0.01, 2)
+)
+def test_pairs_that_gain_alike_are_visited_alike(classes: int, count: int, rounds: int, width: float) -> None:
+    pairs = PairTable.after_warm_up(torch.zeros(classes, classes), torch.full((classes,), 10.0))
+    pairs.gain.fill_(0.5)
+    for _ in range(rounds):
+        for s, t in pairs.choose_by_bound(count, width=width):
+            for direction in ((s, t), (t, s)):
+                pairs.size[direction] = 10.0
+                pairs.update(*direction, 15.0)
+    visits = pairs.visits[torch.ones(classes, classes).triu(1).bool()]
+    assert visits.max() - visits.min() <= 1
+    assert visits.sum() == rounds * min(count, classes * (classes - 1) // 2)
+
+
+def test_no_pair_is_visited_more_in_vain_than_ucb1_promises() -> None:
+    """Auer et al. 2002, theorem 1: at most 8 ln(n) / gap^2 + 1 + pi^2 / 3 visits in the mean, rewards in 0 to 1."""
+    classes, rounds, runs, generator = 3, 600, 10, seeded()
+    chance = {(0, 1): 0.9, (0, 2): 0.5, (1, 2): 0.3}
+    visits: Counter[tuple[int, int]] = Counter()
+    for _ in range(runs):
+        pairs = PairTable.after_warm_up(torch.zeros(classes, classes), torch.full((classes,), 1.0))
+        for _ in range(rounds):
+            (pair,) = pairs.choose_by_bound(1, width=2.0)
+            reward = float(torch.rand((), generator=generator)) < chance[pair]
+            for direction in (pair, pair[::-1]):
+                pairs.size[direction] = 1.0
+                pairs.update(*direction, 2.0 if reward else 0.0)  # a gain of 1 or -1
+            visits[pair] += 1
+    for pair in ((0, 2), (1, 2)):
+        promised = 8 * math.log(rounds) / (0.9 - chance[pair]) ** 2 + 1 + math.pi**2 / 3
+        assert runs <= visits[pair] <= runs * promised
+    assert visits[0, 1] > visits[0, 2] > visits[1, 2]
+
+
+def test_a_gain_is_the_mean_over_visits_and_the_warm_up_with_no_outlier() -> None:
+    pairs = PairTable.after_warm_up(torch.zeros(2, 2), torch.tensor([20.0, 10.0]))
+    sizes, gains = (15.0, 12.0, 60.0, NAN), (0.5, -0.2, 1.0, 0.0)  # five times as large counts as twice
+    for number, (size, _) in enumerate(zip(sizes, gains, strict=True), start=1):
+        assert pairs.choose_by_bound(1, width=1.0) == [(0, 1)]
+        pairs.update(0, 1, size)
+        assert float(pairs.gain[0, 1]) == pytest.approx((0.5 + sum(gains[:number])) / (number + 1))
+    assert float(pairs.gain[1, 0]) == 1.0
+
+
+def test_all_pairs_are_chosen_and_visited() -> None:
+    pairs = table(4)
+    assert pairs.choose_all() == list(combinations(range(4), 2))
+    assert torch.equal(pairs.visits, 1 - torch.eye(4))
 
 
 # -- what is learnt -------------------------------------------------------------------------------------------

@@ -15,6 +15,11 @@ Direction = tuple[int, int]
 _ROOM = 2**29  # bytes of triggers of their own: 32,768 of 32 x 32 pixels in colour, 668 of 224 x 224
 
 
+def both_ways(pairs: Sequence[tuple[int, int]]) -> list[Direction]:
+    """Return the two directions of each pair, pair after pair."""
+    return [direction for s, t in pairs for direction in ((s, t), (t, s))]
+
+
 @dataclass(slots=True, eq=False)
 class TriggerBank:
     """Universal triggers from the warm-up, and the newest of each direction that had its turn.

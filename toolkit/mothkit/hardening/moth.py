@@ -10,7 +10,7 @@ import torch
 
 from mothkit.classifier import Classifier
 from mothkit.events import EventSink
-from mothkit.hardening.bank import Direction
+from mothkit.hardening.bank import Direction, both_ways
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.profiles import DEFAULT, MothConfig
@@ -54,10 +54,14 @@ class Moth:
         )
 
     def _choose(self, run: Run) -> list[Direction]:
-        pairs = run.table.choose(
-            self.config.pairs_per_round,
-            exploration=self.config.exploration,
-            alpha=min(run.trainer.done / self.config.ease_fades_over, 1.0),
-            generator=run.generator,
-        )
-        return [direction for s, t in pairs for direction in ((s, t), (t, s))]
+        config = self.config
+        if config.choice == "ucb":
+            pairs = run.table.choose_by_bound(config.pairs_per_round, width=config.ucb_width)
+        else:
+            pairs = run.table.choose(
+                config.pairs_per_round,
+                exploration=config.exploration,
+                alpha=min(run.trainer.done / config.ease_fades_over, 1.0),
+                generator=run.generator,
+            )
+        return both_ways(pairs)

@@ -1,11 +1,12 @@
-"""Which pair of classes to harden next: the paper's rule over a table of what was found so far.
+"""Which pairs of classes to harden next, by a table of what was found so far: the paper's rule, or UCB.
 
-Source: Tao et al., IEEE S&P 2022, section on pair selection; docs/moth.md lists what was mended.
+Sources: Tao et al., IEEE S&P 2022, section on pair selection (docs/moth.md lists what was mended); Auer, Cesa-Bianchi,
+Fischer, "Finite-time Analysis of the Multiarmed Bandit Problem", Machine Learning 47, 2002: UCB1.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -23,13 +24,15 @@ class PairTable:
     Attributes:
         ease: [C, C], share by which the universal trigger of t lowered the loss of s to t in warm-up.
         size: [C, C], last mask L1 found, in pixels; nan while none was found.
-        growth: [C, C], running mean of the relative growth of ``size``.
+        growth: [C, C], running mean of the relative growth of ``size``; the newest counts half.
+        gain: [C, C], plain mean of the same, each within -1 to 1; that of the warm-up counts as one.
         visits: [C, C], how often a pair was chosen.
     """
 
     ease: Tensor
     size: Tensor
     growth: Tensor
+    gain: Tensor
     visits: Tensor
 
     @classmethod
@@ -40,33 +43,57 @@ class PairTable:
         known = universal_l1[~universal_l1.isnan()]
         largest = float(known.max()) if len(known) else 1.0
         growth = (size / max(largest, 1e-12)).nan_to_num(1.0)  # none found: as hard as the hardest
-        return cls(ease.clone(), size, growth, torch.zeros(classes, classes))
+        return cls(ease.clone(), size, growth, growth.clone(), torch.zeros(classes, classes))
 
     def choose(
         self, count: int, *, exploration: float, alpha: float, generator: torch.Generator
     ) -> list[Pair]:
-        """Return ``count`` different pairs (s < t).
+        """Return ``count`` different pairs (s < t) by the paper's rule.
 
         Each is random with probability ``exploration``, else the one with the highest
         ``(1 - alpha) * ease + alpha * growth``, both directions added.
         """
-        classes = len(self.size)
         score = (1 - alpha) * (self.ease + self.ease.T) + alpha * (self.growth + self.growth.T)
-        open_pairs = torch.triu(torch.ones(classes, classes, dtype=torch.bool), diagonal=1)
+        open_pairs = self._all_pairs()
         chosen: list[Pair] = []
         while len(chosen) < count and bool(open_pairs.any()):
             if float(torch.rand((), generator=generator)) < exploration:
                 candidates = open_pairs.nonzero()
-                pick = candidates[int(torch.randint(len(candidates), (), generator=generator))]
+                s, t = candidates[int(torch.randint(len(candidates), (), generator=generator))].tolist()
             else:
-                best = int(score.masked_fill(~open_pairs, -torch.inf).argmax())
-                pick = torch.tensor([best // classes, best % classes])
-            s, t = int(pick[0]), int(pick[1])
+                s, t = divmod(int(score.masked_fill(~open_pairs, -torch.inf).argmax()), len(score))
             open_pairs[s, t] = False
+            chosen.append((s, t))
+        return self._visited(chosen)
+
+    def choose_by_bound(self, count: int, *, width: float) -> list[Pair]:
+        """Return the ``count`` pairs (s < t) that may gain most: those with the highest upper confidence bound.
+
+        That of a pair visited ``n - 1`` times is ``gain + width * sqrt(2 ln(N) / n)``, ``gain`` the mean of its two
+        directions and ``N`` the sum of ``n`` over all pairs; the warm-up counts as everyone's first visit. Gains lie
+        in -1 to 1, so that UCB1 itself has a ``width`` of 2. Among equals the first in row order are taken.
+        """
+        n = self.visits + 1
+        total = n[self._all_pairs()].sum()
+        score = (self.gain + self.gain.T) / 2 + width * (2 * total.log() / n).sqrt()
+        order = (
+            score.masked_fill(~self._all_pairs(), -torch.inf).flatten().argsort(descending=True, stable=True)
+        )
+        most = len(n) * (len(n) - 1) // 2
+        return self._visited([divmod(place, len(n)) for place in order[: min(count, most)].tolist()])
+
+    def choose_all(self) -> list[Pair]:
+        """Return all pairs (s < t), in row order."""
+        return self._visited([(s, t) for s, t in self._all_pairs().nonzero().tolist()])
+
+    def _all_pairs(self) -> Tensor:
+        return torch.ones(self.size.shape, dtype=torch.bool).triu(diagonal=1)
+
+    def _visited(self, pairs: list[Pair]) -> list[Pair]:
+        for s, t in pairs:
             self.visits[s, t] += 1
             self.visits[t, s] += 1
-            chosen.append((s, t))
-        return chosen
+        return pairs
 
     def update(self, source: int, target: int, mask_l1: float) -> None:
         """Take in the size of the newest trigger of one direction; nan where none was found.
@@ -77,12 +104,14 @@ class PairTable:
         before = float(self.size[source, target])
         gain = 0.0 if math.isnan(mask_l1) or not before > 0 else (mask_l1 - before) / before
         self.growth[source, target] = (self.growth[source, target] + gain) / 2
+        seen = float(self.visits[source, target]) + 1  # this one, and the warm-up
+        self.gain[source, target] += (max(-1.0, min(gain, 1.0)) - self.gain[source, target]) / seen
         if not math.isnan(mask_l1):
             self.size[source, target] = mask_l1
 
     def state(self) -> dict[str, Any]:
         """Return the table as plain tensors."""
-        return {"ease": self.ease, "size": self.size, "growth": self.growth, "visits": self.visits}
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def measure_ease(

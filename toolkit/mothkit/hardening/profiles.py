@@ -1,7 +1,9 @@
 """The numbers of a MOTH run, and the two profiles: ours and the paper's."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from mothkit.errors import ConfigError
 from mothkit.hardening.training import TrainingConfig
@@ -17,9 +19,17 @@ _COUNTS = (
     "views",
     "candidates",
 )
-
-
+PairChoice = Literal["paper", "ucb"]
 _TRAINING_COST = 2.0  # of an image in a training step, against one in an inversion step
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (_COUNTS, lambda n: n >= 1, "at least 1"),
+    (("without_norm", "largest_stamp"), lambda x: 0 < x <= 1, "in (0, 1]"),
+    (("exploration", "warm_up_stamped"), lambda x: 0 <= x <= 1, "in [0, 1]"),
+    (("held_back",), lambda x: 0 < x < 1, "in (0, 1)"),
+    (("ucb_width",), lambda x: x >= 0, "at least 0"),
+    (("choice",), lambda word: word in get_args(PairChoice), f"one of {', '.join(get_args(PairChoice))}"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +53,12 @@ class MothConfig:
         steps_per_round: training steps of a round (paper: 3).
         inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
         stamped: images stamped per direction and step.
-        exploration: probability of a random pair (paper: 0.3).
-        ease_fades_over: steps over which pair choice moves from warm-up ease to growth (paper: 1000).
+        choice: how a round's pairs are chosen: ``paper``, by ease and growth and chance, or ``ucb``, by the
+            upper confidence bound of their growth (see ``pairs.py`` for both).
+        exploration: of ``paper``: probability of a random pair (paper: 0.3).
+        ucb_width: of ``ucb``: weight of what is not yet known of a pair (ours; UCB1's is 2, at which a run of usual
+            length visits all pairs alike).
+        ease_fades_over: of ``paper``: steps over which pair choice moves from warm-up ease to growth (paper: 1000).
         largest_stamp: a trigger whose mask covers more than this share of the image is not stamped
             (published PyTorch code: a quarter).
         held_back: share of the clean images on which accuracy is judged.
@@ -67,7 +81,9 @@ class MothConfig:
     steps_per_round: int = 5
     inversions_per_round: int = 1
     stamped: int = 1
+    choice: PairChoice = "paper"
     exploration: float = 0.3
+    ucb_width: float = 0.2
     ease_fades_over: int = 1000
     largest_stamp: float = 0.25
     held_back: float = 0.15
@@ -75,19 +91,14 @@ class MothConfig:
     candidates: int = 5
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, not at least 1")
-        if not 0 < self.without_norm <= 1:
-            raise ConfigError(f"without_norm is {self.without_norm}, not in (0, 1]")
+        for names, fits, range_ in _RANGES:
+            for name in names:
+                if not fits(value := getattr(self, name)):
+                    raise ConfigError(f"{name} is {value!r}, not {range_}")
         if not 1 <= self.inversions_per_round <= self.steps_per_round:
             raise ConfigError(
                 f"inversions_per_round is {self.inversions_per_round}, not in 1 to steps_per_round"
             )
-        if not 0 < self.largest_stamp <= 1:
-            raise ConfigError(f"largest_stamp is {self.largest_stamp}, not in (0, 1]")
-        if not 0 < self.held_back < 1 or not 0 <= self.exploration <= 1 or not 0 <= self.warm_up_stamped <= 1:
-            raise ConfigError("held_back must lie in (0, 1), exploration and warm_up_stamped in [0, 1]")
         if (self.steps_per_class > 0) == (self.epochs > 0):
             raise ConfigError("give either steps_per_class or epochs, one of them above 0")
 
