@@ -227,3 +227,11 @@ def test_rows_that_are_taken_apart_and_joined_are_the_same() -> None:
     again = state.rows(torch.tensor([0])).joined(state.rows(torch.tensor([1, 2])))
     for each in fields(state):
         assert torch.equal(getattr(again, each.name), getattr(state, each.name))
+
+
+def test_a_start_that_holds_the_rate_makes_the_cost_rise_at_once() -> None:
+    config, active = InversionConfig(control="updates", gain=0.1), torch.ones(2, dtype=torch.bool)
+    values, costs = torch.full((2, 4, 3, 3), 0.5), torch.ones(2)
+    state = State.start(values, costs, rates(1.0, 0.0))
+    state = steer_smoothly(state, rates(1.0, 1.0), active, config)
+    assert state.cost[0] > 1 > state.cost[1]

@@ -85,8 +85,8 @@ class Search:
         """Take up the next tasks, from start ``values`` [k, 1 + C, H, W] and ``costs`` [k]."""
         numbers = range(self.entered, self.entered + len(values))
         rows = self.tasks.rows(torch.tensor(numbers, device=self.pool.device))
-        fresh = State.start(values, costs)
-        _, losses = _retest(self.model, self.pool, rows, to_values(fresh.logits), self.config)
+        rate, losses = _retest(self.model, self.pool, rows, values, self.config)
+        fresh = State.start(values, costs, rate)
         self.losses |= {
             k: loss[valid].cpu() for k, loss, valid in zip(numbers, losses, rows.valid, strict=True)
         }

@@ -57,8 +57,14 @@ class State:
     best_l1: Tensor
 
     @classmethod
-    def start(cls, values: Tensor, cost: Tensor) -> "State":
-        """Return the first state for start ``values`` [K, 1 + C, H, W] in 0..1 and ``cost`` [K]."""
+    def start(cls, values: Tensor, cost: Tensor, rate: Tensor | None = None) -> "State":
+        """Return the first state.
+
+        Args:
+            values: [K, 1 + C, H, W] in 0..1, where the search begins.
+            cost: [K].
+            rate: [K], success rates of ``values``, if known; else 0.
+        """
         zeros = torch.zeros_like(cost)
         never = torch.full_like(cost, float("inf"))
         return cls(
@@ -69,7 +75,7 @@ class State:
             cost=cost,
             held=zeros,
             missed=zeros,
-            smooth=zeros,
+            smooth=zeros if rate is None else rate,
             margin=zeros,
             candidate=values,
             candidate_l1=never,
