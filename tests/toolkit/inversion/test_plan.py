@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from mothkit.inversion import plan
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.engine import invert
-from mothkit.inversion.plan import make_plan
+from mothkit.inversion.plan import bytes_per_image, make_plan
 from mothkit.triggers.patch import stamp
 
 CPU = torch.device("cpu")
@@ -71,6 +71,43 @@ def test_a_plan_can_be_pinned(precision: plan.Precision) -> None:
     config = InversionConfig(precision=precision, images_per_forward=7)
     made = make_plan(Brightness(0.5, 8.0), greys(0, 1), config, CPU)
     assert (made.images_per_forward, made.precision) == (7, precision)
+
+
+class Deep(nn.Module):
+    """Keeps ``layers`` tensors of an image's size for the way back."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.layers):
+            x = x.exp()
+        return x.flatten(1)[:, :2]
+
+
+def test_memory_of_an_image_is_what_its_layers_keep() -> None:
+    image = 3 * 32 * 32 * 4
+    for layers in (1, 10):
+        measured = bytes_per_image(Deep(layers), torch.rand(1, 3, 32, 32))
+        assert layers * image <= measured <= (layers + 2) * image
+
+
+def test_weights_do_not_grow_with_images_and_are_not_counted() -> None:
+    layer = nn.Linear(3 * 8 * 8, 1000)
+    assert (
+        bytes_per_image(nn.Sequential(nn.Flatten(), layer), torch.rand(1, 3, 8, 8)) < layer.weight.nbytes / 50
+    )
+
+
+@pytest.mark.parametrize(("free", "images"), [(0, 1), (2**21, 8), (2**40, 256)])
+def test_a_pass_takes_no_more_than_half_of_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch, free: int, images: int
+) -> None:
+    monkeypatch.setattr(plan, "free_bytes", lambda _device: free)
+    made = make_plan(Deep(6), torch.rand(4, 3, 32, 32), InversionConfig(), CPU)
+    assert made.images_per_forward <= images
+    assert made.images_per_forward >= images / 2
 
 
 def test_what_is_found_in_bfloat16_holds_in_float32() -> None:

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +11,8 @@ from mothkit.inversion.config import InversionConfig, Precision
 
 _FORWARD_PIXELS = {"cpu": 2**18, "cuda": 2**22}  # CPU: 256 images of 32 x 32, see benchmarks/forward.py
 _TRIED = 32  # images on which both precisions are compared
+_OF_FREE = 0.5  # share of the free memory that a forward and backward pass may take
+_BESIDE = 1.5  # what a pass takes, against what it keeps for the way back
 _ALIKE = 0.9  # share of them that must get the same class
 
 
@@ -39,7 +42,9 @@ def make_plan(model: nn.Module, pool: Tensor, config: InversionConfig, device: t
     network gives the same classes with them: it then takes half of the time, and what is found is re-tested in
     float32. This goes by what the machine can do and by results, never by timing, so that runs can be repeated.
     """
-    images = config.images_per_forward or forward_images(pool, device)
+    images = config.images_per_forward or min(
+        forward_images(pool, device), fitting_images(model, pool, device)
+    )
     if config.precision != "auto":
         return Plan(images, config.precision)
     good = has_bfloat16(device) and gives_the_same(model, pool[: min(_TRIED, images)].to(device), device)
@@ -53,6 +58,34 @@ def forward_images(pool: Tensor, device: torch.device) -> int:
     """
     pixels = _FORWARD_PIXELS.get(device.type, _FORWARD_PIXELS["cuda"])
     return max(1, pixels // (pool.shape[2] * pool.shape[3]))
+
+
+def fitting_images(model: nn.Module, pool: Tensor, device: torch.device) -> int:
+    """Return how many images of ``pool`` [P, C, H, W] a pass through ``model`` and back has free memory for."""
+    return max(
+        1, int(_OF_FREE * free_bytes(device) / (_BESIDE * bytes_per_image(model, pool[:1].to(device))))
+    )
+
+
+def bytes_per_image(model: nn.Module, x: Tensor) -> int:
+    """Return how many bytes ``model`` keeps for the way back from one image ``x`` [1, C, H, W], weights apart."""
+    kept = {tensor.data_ptr(): 0 for tensor in (*model.parameters(), *model.buffers())}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept.setdefault(storage.data_ptr(), storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        scores = model(x.detach().clone().requires_grad_())
+    return x.nbytes + scores.nbytes + sum(kept.values())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory is free on ``device``."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
 
 
 def has_bfloat16(device: torch.device) -> bool:
