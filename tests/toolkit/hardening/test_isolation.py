@@ -7,6 +7,8 @@ import pytest
 
 from mothkit.hardening.base import Defence
 from mothkit.hardening.moth import Moth
+from mothkit.hardening.pairwise import Pairwise
+from mothkit.hardening.universal import Universal
 
 FORBIDDEN = (
     "mothkit.triggers.file",
@@ -38,7 +40,7 @@ def test_the_check_would_see_such_a_chain(imports: grimp.ImportGraph) -> None:
     assert imports.find_shortest_chain("mothkit.opening", "mothkit.triggers.file") is not None
 
 
-@pytest.mark.parametrize("method", [Defence, Moth])
+@pytest.mark.parametrize("method", [Defence, Moth, Pairwise, Universal])
 def test_harden_takes_clean_images_and_nothing_else_to_learn_from(method: type) -> None:
     parameters = inspect.signature(method.harden).parameters
     assert set(parameters) == {

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mothkit.inversion.found import Inverted
 
-Direction = tuple[int, int]
-"""Source class, target class."""
+Direction = tuple[int | None, int]
+"""Source class, target class; None stands for all classes but the target."""
 
 _ROOM = 2**29  # bytes of triggers of their own: 32,768 of 32 x 32 pixels in colour, 668 of 224 x 224
 
@@ -18,6 +18,12 @@ _ROOM = 2**29  # bytes of triggers of their own: 32,768 of 32 x 32 pixels in col
 def both_ways(pairs: Sequence[tuple[int, int]]) -> list[Direction]:
     """Return the two directions of each pair, pair after pair."""
     return [direction for s, t in pairs for direction in ((s, t), (t, s))]
+
+
+def sources_of(direction: Direction, classes: int) -> tuple[int, ...]:
+    """Return the source classes of ``direction`` in a model of so many ``classes``."""
+    source, target = direction
+    return tuple(s for s in range(classes) if s != target) if source is None else (source,)
 
 
 @dataclass(slots=True, eq=False)

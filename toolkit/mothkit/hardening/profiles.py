@@ -24,7 +24,7 @@ _TRAINING_COST = 2.0  # of an image in a training step, against one in an invers
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_COUNTS, lambda n: n >= 1, "at least 1"),
-    (("without_norm", "largest_stamp"), lambda x: 0 < x <= 1, "in (0, 1]"),
+    (("without_norm", "largest_stamp", "most_stamped"), lambda x: 0 < x <= 1, "in (0, 1]"),
     (("exploration", "warm_up_stamped"), lambda x: 0 <= x <= 1, "in [0, 1]"),
     (("held_back",), lambda x: 0 < x < 1, "in (0, 1)"),
     (("ucb_width",), lambda x: x >= 0, "at least 0"),
@@ -53,6 +53,8 @@ class MothConfig:
         steps_per_round: training steps of a round (paper: 3).
         inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
         stamped: images stamped per direction and step.
+        most_stamped: share of a batch that is stamped at most; of more directions each is stamped in some of the
+            steps (ours: all ten classes' pairs fit into one batch).
         choice: how a round's pairs are chosen: ``paper``, by ease and growth and chance, or ``ucb``, by the
             upper confidence bound of their growth (see ``pairs.py`` for both).
         exploration: of ``paper``: probability of a random pair (paper: 0.3).
@@ -81,6 +83,7 @@ class MothConfig:
     steps_per_round: int = 5
     inversions_per_round: int = 1
     stamped: int = 1
+    most_stamped: float = 0.75
     choice: PairChoice = "paper"
     exploration: float = 0.3
     ucb_width: float = 0.2

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from mothkit.classifier import Classifier
 from mothkit.events import EventSink, Note, PhaseStarted, StepDone
-from mothkit.hardening.bank import Direction, TriggerBank
+from mothkit.hardening.bank import Direction, TriggerBank, sources_of
 from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.inverting import Inverter
 from mothkit.hardening.pairs import PairTable, measure_ease
 from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirroring_is_safe
-from mothkit.hardening.stamping import usable_stamps
+from mothkit.hardening.stamping import Aim, in_turn, usable_stamps
 from mothkit.hardening.training import Sampler, Trainer, has_norm
 from mothkit.images import ImageSet
 from mothkit.inversion.found import Inverted
@@ -159,7 +159,7 @@ class Run:
 
     def warm_up(self) -> None:
         """Invert one universal trigger a target class, and train one step against each."""
-        others = [tuple(s for s in range(self.classes) if s != t) for t in range(self.classes)]
+        others = [sources_of((None, t), self.classes) for t in range(self.classes)]
         drawn = [[self.sampler.draw([s], self.config.warm_up_images) for s in sources] for sources in others]
         self.emit(PhaseStarted("warm-up: universal triggers"))
         began = time.monotonic()
@@ -196,6 +196,7 @@ class Run:
         """Invert the ``directions``, train on stamped images, take in the sizes."""
         sizes: list[Tensor] = []
         every = math.ceil(self.config.steps_per_round / self.config.inversions_per_round)
+        sources = [sources_of(direction, self.classes) for direction in directions]
         found, whole = None, True
         for step in range(self.config.steps_per_round):
             if self.is_done():
@@ -204,9 +205,11 @@ class Run:
                 found = self._invert(directions, refresh=not whole)
                 whole = not bool(found.found.all())
                 sizes.append(torch.where(found.found, found.mask_l1, torch.nan))
-            self._train(found, [(row, (s,), self.config.stamped) for row, (s, _) in enumerate(directions)])
-        for (s, t), size in zip(directions, torch.stack(sizes).nanmean(0).tolist(), strict=True):
-            self.table.update(s, t, size)
+            self._train(found, [(row, each, self._count(each)) for row, each in enumerate(sources)])
+        means = torch.stack(sizes).nanmean(0).tolist()
+        for each, (_, target), size in zip(sources, directions, means, strict=True):
+            for source in each:
+                self.table.update(source, target, size)
         self.rounds += 1
         self._report(directions, sizes[-1])
         self._judge()
@@ -216,7 +219,7 @@ class Run:
         config = self.config.refresh if refresh else self.config.inversion
         carried = self.bank.start_costs(directions, config.initial_cost) if self.config.carry_cost else None
         found = self.inverter.invert(
-            [self.sampler.draw([source], self.config.inversion_images) for source, _ in directions],
+            [self._draw(direction) for direction in directions],
             [target for _, target in directions],
             config,
             start=self.bank.start(directions),
@@ -225,13 +228,28 @@ class Run:
         self.bank.keep(directions, found)
         return found
 
-    def _train(self, found: Inverted, aims: Sequence[tuple[int, tuple[int, ...], int]]) -> None:
+    def _draw(self, direction: Direction) -> Tensor:
+        """Return the images that a direction's trigger is inverted on."""
+        if direction[0] is not None:
+            return self.sampler.draw([direction[0]], self.config.inversion_images)
+        sources = sources_of(direction, self.classes)
+        return torch.cat([self.sampler.draw([source], self.config.warm_up_images) for source in sources])
+
+    @property
+    def _room(self) -> int:
+        """How many images of a batch may be stamped."""
+        return round(self.config.most_stamped * self.config.training.batch_size)
+
+    def _count(self, sources: Sequence[int]) -> int:
+        return min(self.config.stamped * len(sources), self._room)
+
+    def _train(self, found: Inverted, aims: Sequence[Aim]) -> None:
         stamps = usable_stamps(found, aims, largest=self.config.largest_stamp)
-        self.trainer.step(self.sampler.batch(stamps))
+        self.trainer.step(self.sampler.batch(in_turn(stamps, self.trainer.done, self._room)))
 
     def _report(self, directions: Sequence[Direction], sizes: Tensor) -> None:
         done, total = self.trainer.done, self.trainer.total
-        names = " ".join(f"{s}-{t}" for s, t in directions[:8:2])
+        names = " ".join(f"{'all' if s is None else s}-{t}" for s, t in directions[:8:2])
         found = sizes[~sizes.isnan()]
         size = f"{float(found.mean()):.1f} px" if len(found) else "none found"
         self.emit(StepDone(done, total, f"pairs {names}, triggers {size}"))

@@ -1,21 +1,22 @@
 """Which inverted triggers are stamped on the images of a training step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mothkit.hardening.training import Stamp
 from mothkit.inversion.found import Inverted
 
+Aim = tuple[int, tuple[int, ...], int]
+"""The number of an inverted trigger, the classes on whose images it is stamped, and on how many of them."""
 
-def usable_stamps(
-    found: Inverted, aims: Iterable[tuple[int, tuple[int, ...], int]], *, largest: float
-) -> list[Stamp]:
+
+def usable_stamps(found: Inverted, aims: Iterable[Aim], *, largest: float) -> list[Stamp]:
     """Return what to stamp: triggers that leave most of an image alone.
 
     Also those that missed the asked rate: they still work on some images.
 
     Args:
         found: inverted triggers.
-        aims: which of them is stamped on images of which classes, and on how many.
+        aims: what each is to do.
         largest: share of the image, 0 to 1, that a mask may cover at most.
     """
     limit = largest * found.masks[0].numel()
@@ -24,3 +25,14 @@ def usable_stamps(
         for row, classes, count in aims
         if float(found.mask_l1[row]) <= limit
     ]
+
+
+def in_turn(stamps: Sequence[Stamp], step: int, room: int) -> Sequence[Stamp]:
+    """Return the ``stamps`` of training step ``step``: all, or where ``room`` images do not hold them, the next ones.
+
+    Over the steps each comes as often as any other.
+    """
+    if sum(stamp.count for stamp in stamps) <= room:
+        return stamps
+    fit = max(1, room // max(stamp.count for stamp in stamps))
+    return [stamps[(step * fit + k) % len(stamps)] for k in range(fit)]
