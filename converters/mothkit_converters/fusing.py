@@ -18,6 +18,7 @@ from mothkit_converters.tensors import FLOATS, array_of
 DOMAIN = "com.microsoft"  # where both have a name of their own
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Pow", "Sub"})
 _CLOSE = 1e-5  # relative
+_DEEPEST = 6  # products of products that are looked into: each may double what there is to look at
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +28,20 @@ class _Graph:
     makers: Mapping[str, NodeProto]
     scalars: Mapping[str, float]
 
-    def factors(self, value: str) -> tuple[list[str], float]:
+    def factors(self, value: str, depth: int = _DEEPEST) -> tuple[list[str], float]:
         """Return the values whose product ``value`` is, and the constant among them."""
         if value in self.scalars:
             return [], self.scalars[value]
         node = self.makers.get(value)
-        if node is None or node.op_type not in ("Mul", "Div"):
+        if node is None or node.op_type not in ("Mul", "Div") or not depth:
             return [value], 1.0
         first, second = node.input
         if node.op_type == "Div":
             if not self.scalars.get(second):
                 return [value], 1.0
-            values, constant = self.factors(first)
+            values, constant = self.factors(first, depth - 1)
             return values, constant / self.scalars[second]
-        (left, a), (right, b) = self.factors(first), self.factors(second)
+        (left, a), (right, b) = self.factors(first, depth - 1), self.factors(second, depth - 1)
         return left + right, a * b
 
     def made_by(self, value: str, op: str) -> NodeProto | None:

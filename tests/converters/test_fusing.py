@@ -81,3 +81,11 @@ def test_a_scalar_that_is_trained_elsewhere_is_none(save: Save) -> None:
     )
     assert "Gelu" not in operators(path)
     assert to_torch(path).ties["half"].role is Role.WEIGHT
+
+
+def test_products_of_products_are_not_followed_without_end(save: Save, run: Run) -> None:
+    squares = "".join(f"x{i + 1} = Mul(x{i}, x{i}) " for i in range(40)).replace("x0", "x")
+    path = saved(save, squares + "y = Neg(x40)")
+    x = np.array([[1, -1, 0, 0.5, 1 - 1e-7, 2]], "f4")
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(to_torch(path)(torch.from_numpy(x)).numpy(), run(path, x)[0], rtol=1e-5)
