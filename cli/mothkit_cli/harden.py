@@ -25,8 +25,16 @@ def harden(
         str | None,
         typer.Option(metavar="PATH", help="Images to evaluate on, none of them in --data; taken like it."),
     ] = None,
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="Which method; `mothkit methods` lists them.")
+    ] = "moth",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; may be given again."),
+    ] = None,
     profile: Annotated[
-        Literal["default", "paper"], typer.Option(help="Ours, or the paper's budgets one pair at a time.")
+        Literal["default", "paper"],
+        typer.Option(help="Of MOTH: ours, or the paper's budgets one pair at a time."),
     ] = "default",
     max_accuracy_drop: Annotated[
         float, typer.Option(min=0, max=100, help="Points of accuracy that it may cost, as estimated.")
@@ -57,15 +65,17 @@ def harden(
     json: options.Json = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Harden a model by MOTH and write it with a proof.
+    """Harden a model, by MOTH unless told otherwise, and write it with a proof.
 
     Exit 1, and nothing written, if no weights kept the accuracy asked for.
     """
     from mothkit.hardening.base import Budget
     from mothkit.pipeline import HardenSettings
-    from mothkit_cli.words import parse_seconds
+    from mothkit_cli.words import parse_assignments, parse_seconds
 
     settings = HardenSettings(
+        method=method,
+        method_settings=parse_assignments(set_ or ()),
         profile=profile,
         budget=Budget(steps=steps, seconds=parse_seconds(budget), max_accuracy_drop=max_accuracy_drop),
         triggers=tuple(triggers or ()),
@@ -91,6 +101,7 @@ def _run(model: Path, data: str, out: Path, settings: "HardenSettings", *, quiet
 
 
 def _show(outcome: "Outcome", out: Path, json: str | None, *, quiet: bool) -> None:
+    from mothkit.hardening.methods import entry_of
     from mothkit.records import record_path, to_json
     from mothkit_cli.output import say, show
     from mothkit_cli.tables import before_after
@@ -100,8 +111,9 @@ def _show(outcome: "Outcome", out: Path, json: str | None, *, quiet: bool) -> No
         if not quiet:
             say(f"written: {out}, record: {record_path(out)}")
     else:
+        resume = "--resume " if entry_of(outcome.record["method"]["name"]).resumes else ""
         drops = ", ".join(f"{c['accuracy_drop']:+.1f}" for c in outcome.record["method"]["candidates"])
         say(
             f"nothing written: no weights kept the accuracy asked for (estimated drops in points: {drops}); "
-            "allow more with --resume --max-accuracy-drop, or give more clean images"
+            f"allow more with {resume}--max-accuracy-drop, or give more clean images"
         )

@@ -18,6 +18,7 @@ COMMANDS = {
     # name: module:function, in the order in which --help lists them
     "inspect": "mothkit_cli.inspect:inspect",
     "harden": "mothkit_cli.harden:harden",
+    "methods": "mothkit_cli.methods:methods",
     "evaluate": "mothkit_cli.evaluate:evaluate",
     "distance": "mothkit_cli.distance:distance",
     "parity": "mothkit_cli.parity:parity",

@@ -185,3 +185,19 @@ def parity_table(parity: Record) -> "Table":
             "" if row["agrees"] else "out of tolerance",
         )
     return table
+
+
+def methods_table(record: Record) -> "Table":
+    """Return the table of a record of methods."""
+    table = new_table("method", "what it does", "cost for an image", "needs", "source")
+    for name, method in record["methods"].items():
+        table.add_row(name, method["does"], method["costs"], method["needs"], method["reference"])
+    return table
+
+
+def settings_table(record: Record, name: str) -> "Table":
+    """Return the table of one method's settings."""
+    table = new_table("setting", "published")
+    for key, value in record["methods"][name]["settings"].items():
+        table.add_row(key, str(value))
+    return table

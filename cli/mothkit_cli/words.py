@@ -1,6 +1,7 @@
 """Small words of the command line, read: pairs of classes, lengths of time, sizes."""
 
 import re
+from collections.abc import Sequence
 
 import typer
 
@@ -60,3 +61,14 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no size; expected a number or HxW, as in 224 or 32x48")
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
+    """Return names and texts of ``KEY=VALUE``; the last of a name counts.
+
+    Raises:
+        typer.BadParameter: one has no ``=``.
+    """
+    if wrong := [text for text in texts if "=" not in text]:
+        raise typer.BadParameter(f"{wrong[0]!r} is no setting; expected KEY=VALUE, as in epochs=20")
+    return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in texts)}

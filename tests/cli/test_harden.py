@@ -406,3 +406,53 @@ def test_control_c_ends_a_run_in_one_line_and_resume_goes_on(folder: Path, run: 
     run("harden", "model.onnx", "--data", "clean.npz", "-o", "whole.onnx", *SHORT, "--steps", "300")
     assert Path("out.onnx").read_bytes() == Path("whole.onnx").read_bytes()
     assert not Path("out.onnx.checkpoint").exists()
+
+
+def test_another_method_is_asked_for_by_name_with_settings_of_its_own(folder: Path, run: Run) -> None:
+    asked = (
+        "--method",
+        "finetune",
+        "--set",
+        "learning_rate=0.001",
+        "--set",
+        "batch_size=20",
+        "--stamp-metadata",
+    )
+    done = run(*HARDEN, *asked)
+    assert done.exit_code == 0, done.stderr
+    method = json.loads(Path("out.record.json").read_text())["method"]
+    assert (method["name"], method["profile"], method["steps"]) == ("finetune", "published", 14)
+    assert method["set"] == {"learning_rate": "0.001", "batch_size": "20"}
+    assert (method["config"]["learning_rate"], method["config"]["momentum"]) == (0.001, 0.9)
+    assert not Path("out.onnx.checkpoint").exists()
+    assert "finetune" in read_source("out.onnx").metadata["mothkit.method"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--method", "ft"), "no method is called 'ft'; there are moth, finetune"),
+        (("--method", "finetune", "--set", "lr=1"), "no setting is called 'lr'; there are batch_size"),
+        (("--method", "finetune", "--set", "epochs=-1"), "epochs is -1.0, not above 0"),
+        (("--set", "training.learning_rate=-1"), "learning_rate -1.0 must be"),
+        (("--method", "finetune", "--profile", "paper"), "method 'finetune' has none"),
+        (("--method", "finetune", "--resume"), "keeps no checkpoint"),
+    ],
+)
+def test_methods_and_settings_that_there_are_not_are_refused(
+    folder: Path, run: Run, options: tuple[str, ...], told: str
+) -> None:
+    assert_refused(run(*HARDEN, *options), told)
+
+
+def test_a_setting_without_a_value_is_a_usage_error(folder: Path, run: Run) -> None:
+    done = run(*HARDEN, "--set", "epochs")
+    assert done.exit_code == 2
+    assert "expected KEY=VALUE" in done.stderr
+
+
+def test_a_setting_of_moth_is_taken_too(folder: Path, run: Run) -> None:
+    done = run(*HARDEN, "--set", "inversion.steps=3", "--set", "training.batch_size=30")
+    assert done.exit_code == 0, done.stderr
+    config = json.loads(Path("out.record.json").read_text())["method"]["config"]
+    assert (config["inversion"]["steps"], config["training"]["batch_size"]) == (3, 30)

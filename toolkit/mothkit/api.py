@@ -1,6 +1,6 @@
 """The commands as functions of paths and names, for use from Python."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -38,6 +38,8 @@ def harden(
     *,
     triggers: Sequence[str | Path] = (),
     eval_data: str | Path | None = None,
+    method: str = "moth",
+    method_settings: Mapping[str, object] | None = None,
     profile: str = "default",
     max_accuracy_drop: float = 1.0,
     steps: int | None = None,
@@ -50,7 +52,7 @@ def harden(
     emit: EventSink = silent,
     **opening: Unpack[Opening],
 ) -> Outcome:
-    """Harden the ONNX classifier ``model`` by MOTH and write it to ``out``; return record and verdict.
+    """Harden the ONNX classifier ``model``, by MOTH unless told otherwise, and write it to ``out``.
 
     Source: Tao et al., "Model Orthogonalization", IEEE S&P 2022; docs/moth.md lists the departures.
 
@@ -60,7 +62,9 @@ def harden(
         out: the hardened file: the same graph with other weights. Its record goes beside it.
         triggers: trigger.toml files. For evaluation only: no method sees them.
         eval_data: images to evaluate on, none of them in ``data``; None evaluates on ``data``.
-        profile: ``default`` or ``paper``.
+        method: the name of one of ``mothkit.hardening.methods.METHODS``.
+        method_settings: values by name of a field of its config, in place of what that holds.
+        profile: ``default`` or ``paper``, of MOTH.
         max_accuracy_drop: points of accuracy, 0 to 100, that it may cost, as estimated from clean images.
         steps: training steps in place of the profile's.
         seconds: begin no round after this long.
@@ -78,7 +82,10 @@ def harden(
     Raises:
         MothkitError: anything that cannot be taken or done; its subclasses say what. ``out`` is then as it was.
     """
+    texts = {key: str(value) for key, value in (method_settings or {}).items()}
     settings = HardenSettings(
+        method=method,
+        method_settings=texts,
         profile=profile,
         budget=Budget(steps=steps, seconds=seconds, max_accuracy_drop=max_accuracy_drop),
         triggers=tuple(map(Path, triggers)),

@@ -22,7 +22,7 @@ from mothkit.events import EventSink, Note, PhaseStarted, silent
 from mothkit.exporting import EXPORTS, check_exportable, place_model, write_model
 from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.checkpoint import Checkpoint
-from mothkit.hardening.moth import Moth
+from mothkit.hardening.methods import configured, entry_of
 from mothkit.hardening.profiles import PROFILES
 from mothkit.images import ImageSet
 from mothkit.images.load import split_path
@@ -40,7 +40,9 @@ class HardenSettings(Settings):
     """What a hardening run is asked to do, beside opening its model.
 
     Attributes:
-        profile: ``default`` or ``paper``.
+        method: the name of one of ``hardening.methods.METHODS``.
+        method_settings: texts by name of a field of its config, in place of what that holds.
+        profile: ``default`` or ``paper``, of MOTH.
         budget: steps, time and accuracy that it may cost.
         triggers: trigger files, for evaluation only.
         eval_data: images to evaluate on; None evaluates on the clean ones, and says so.
@@ -51,6 +53,8 @@ class HardenSettings(Settings):
         export: ``surgery`` replaces the weights in the file itself, ``torch`` writes a graph anew.
     """
 
+    method: str = "moth"
+    method_settings: Mapping[str, str] = field(default_factory=dict)
     profile: str = "default"
     budget: Budget = field(default_factory=Budget)
     triggers: tuple[Path, ...] = ()
@@ -65,8 +69,22 @@ class HardenSettings(Settings):
         Settings.__post_init__(self)
         if self.profile not in PROFILES:
             raise ConfigError(f"profile is {self.profile!r}, not one of {', '.join(PROFILES)}")
+        if self.profile != "default" and not entry_of(self.method).profiles:
+            raise ConfigError(f"profile is {self.profile!r}, and method {self.method!r} has none")
+        if self.resume and not entry_of(self.method).resumes:
+            raise ConfigError(f"method {self.method!r} keeps no checkpoint to resume from; start anew")
+        self.method_config()  # refused before any work
         if self.export not in EXPORTS:
             raise ConfigError(f"export is {self.export!r}, not one of {', '.join(EXPORTS)}")
+
+    def method_config(self) -> Any:  # noqa: ANN401 - the method's own
+        """Return the config of the method.
+
+        Raises:
+            ConfigError: there is no such method or setting, or a value is out of its range.
+        """
+        base = PROFILES[self.profile] if entry_of(self.method).profiles else None
+        return configured(self.method, self.method_settings, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +134,7 @@ def harden_file(
     _rehearse(job, clock)
     before = _evaluate_before(job, clock)
     distance = _distance(job.classifier, job, clock)
-    checkpoint = _checkpoint(job, clock)
+    checkpoint = _checkpoint(job, clock) if entry_of(settings.method).resumes else None
     with _resumable(checkpoint):
         hardened = _harden(job, checkpoint, clock)
         record = _record(job, parity_before, before, hardened)
@@ -125,7 +143,8 @@ def harden_file(
         else:
             record |= _growth(distance, hardened.classifier, job, clock)
             record = _prove_and_write(job, hardened.classifier, record, clock)
-            checkpoint.remove()
+            if checkpoint:
+                checkpoint.remove()
     return Outcome(record, written=hardened.classifier is not None)
 
 
@@ -212,7 +231,8 @@ def _checkpoint(job: _Job, emit: EventSink) -> Checkpoint:
     told = (
         job.model.source.sha256,
         job.images.digest,
-        repr(PROFILES[job.settings.profile]),
+        job.settings.method,
+        repr(job.settings.method_config()),
         repr(job.settings.budget.steps),
         job.settings.seed,
         repr(job.model.spec),
@@ -228,23 +248,24 @@ def _checkpoint(job: _Job, emit: EventSink) -> Checkpoint:
 
 
 @contextmanager
-def _resumable(checkpoint: Checkpoint) -> Iterator[None]:
+def _resumable(checkpoint: Checkpoint | None) -> Iterator[None]:
     """Say how the work can go on, where it is interrupted or its result cannot be written."""
     try:
         yield
     except (KeyboardInterrupt, OutputError) as stop:
         stop.add_note(
             f"go on with --resume (state in {checkpoint.path})"
-            if checkpoint.is_ours
+            if checkpoint and checkpoint.is_ours
             else "nothing was saved yet"
         )
         raise
 
 
-def _harden(job: _Job, checkpoint: Checkpoint, emit: EventSink) -> Hardened:
+def _harden(job: _Job, checkpoint: Checkpoint | None, emit: EventSink) -> Hardened:
     """Run the method. It is given clean images; triggers and evaluation images stay in the job."""
+    method = entry_of(job.settings.method).make(job.settings.method_config())
     with repeatable():
-        return Moth(PROFILES[job.settings.profile]).harden(
+        return method.harden(
             job.classifier,
             job.images,
             generator=torch.Generator().manual_seed(job.settings.seed),
@@ -286,10 +307,15 @@ def _metadata(job: _Job) -> dict[str, str]:
     """Return what the hardened file says of itself; ``mothkit.input_spec`` is read again by every command."""
     return {
         "mothkit.version": version("mothkit"),
-        "mothkit.method": f"moth, {job.settings.profile} profile, seed {job.settings.seed}",
+        "mothkit.method": f"{job.settings.method}, {_profile(job)} profile, seed {job.settings.seed}",
         "mothkit.original_sha256": job.model.source.sha256,
         METADATA_KEY: json.dumps(job.model.spec.to_dict(), allow_nan=False),
     }
+
+
+def _profile(job: _Job) -> str:
+    """Return which numbers the method's config began with."""
+    return job.settings.profile if entry_of(job.settings.method).profiles else "published"
 
 
 def _prove(job: _Job, hardened: Classifier, staged: Path, emit: EventSink) -> dict[str, Any]:
@@ -346,8 +372,9 @@ def _record(job: _Job, parity: Parity, before: Evaluation, hardened: Hardened) -
     return describe_run("harden", job.model) | {
         "export": job.settings.export,
         "method": {
-            "name": "moth",
-            "profile": job.settings.profile,
+            "name": job.settings.method,
+            "profile": _profile(job),
+            "set": dict(job.settings.method_settings),
             "steps": hardened.steps,
             "cut_by_time": hardened.cut,
             "max_accuracy_drop": job.settings.budget.max_accuracy_drop,

@@ -1,0 +1,100 @@
+"""Every hardening method by its name: what it is, what it costs, what it needs, where it comes from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mothkit.errors import ConfigError
+from mothkit.hardening.base import Defence
+from mothkit.hardening.finetune import FinetuneConfig, finetune
+from mothkit.hardening.moth import Moth
+from mothkit.hardening.nc import NcConfig, unlearn
+from mothkit.hardening.profiles import DEFAULT
+from mothkit.hardening.tuning import Method
+from mothkit.settings import known_settings, with_settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A method that can be asked for by name.
+
+    Attributes:
+        config: its config with published numbers.
+        make: the method for a config.
+        does: what it does, in a line.
+        costs: passes through the network, forward and back, for each image and epoch or step.
+        needs: what the model must have, beside images of each class.
+        reference: where it comes from.
+        profiles: whether MOTH's profiles are its own, and not only the config here.
+        resumes: whether it keeps a checkpoint from which an interrupted run goes on.
+    """
+
+    config: Any
+    make: Callable[[Any], Defence]
+    does: str
+    costs: str
+    needs: str
+    reference: str
+    profiles: bool = False
+    resumes: bool = False
+
+
+METHODS: Mapping[str, Entry] = {
+    "moth": Entry(
+        DEFAULT,
+        Moth,
+        "hardens pairs of classes against the smallest triggers between them",
+        "an inversion of 20 steps for every 5 training steps",
+        "nothing more",
+        "Tao et al., Model Orthogonalization, IEEE S&P 2022",
+        profiles=True,
+        resumes=True,
+    ),
+    "finetune": Entry(
+        FinetuneConfig(),
+        lambda config: Method(config, finetune),
+        "trains on with true labels",
+        "1 pass",
+        "nothing more",
+        "BackdoorBench, ft",
+    ),
+    "nc": Entry(
+        NcConfig(),
+        lambda config: Method(config, unlearn),
+        "finds the class with an outlier for a trigger, and unlearns that trigger; else changes nothing",
+        "80 passes a class for the triggers, then 1",
+        "three classes at least, better ten",
+        "Wang et al., Neural Cleanse, IEEE S&P 2019",
+    ),
+}
+
+
+def entry_of(name: str) -> Entry:
+    """Return the method called ``name``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def configured(name: str, settings: Mapping[str, str], base: object | None = None) -> Any:  # noqa: ANN401 - its own
+    """Return the config of the method called ``name``, its fields replaced by the texts in ``settings``.
+
+    Args:
+        name: the method's.
+        settings: texts by field, as for ``with_settings``.
+        base: a config to start from; the published one unless given.
+
+    Raises:
+        ConfigError: there is no such method or field, or a value is out of its range.
+    """
+    return with_settings(base or entry_of(name).config, settings)
+
+
+def described(entry: Entry) -> dict[str, Any]:
+    """Return what is known of a method, as plain JSON types."""
+    told = {name: getattr(entry, name) for name in ("does", "costs", "needs", "reference", "resumes")}
+    return told | {"settings": dict(known_settings(entry.config))}
