@@ -3,6 +3,11 @@
 Every message says what was found, what was expected, and what to do next.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
+
+_SHOWN = 20  # names in a message
+
 
 class MothkitError(Exception):
     """Root of everything that mothkit refuses: bad input or an impossible wish (exit code 2)."""
@@ -58,3 +63,17 @@ class OutputError(MothkitError):
 
 class ResumeError(MothkitError):
     """A checkpoint does not belong to this run, or cannot be read."""
+
+
+class PickleError(ModelError):
+    """A pickled model was not read: it is broken, or asks for what no model of the rounds needs.
+
+    Attributes:
+        path: the file.
+        wanted: the names that it asks for, sorted; empty where they are not the matter.
+    """
+
+    def __init__(self, path: Path, why: str, *, wanted: Iterable[str] = ()) -> None:
+        self.path, self.wanted = path, tuple(sorted(wanted))
+        shown = ", ".join(self.wanted[:_SHOWN]) + (", ..." if len(self.wanted) > _SHOWN else "")
+        super().__init__(f"{path}: {why}" + (f"; it asks for {shown}" if shown else ""))
