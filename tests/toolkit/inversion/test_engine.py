@@ -361,6 +361,14 @@ def test_a_cost_that_follows_every_update_needs_fewer_steps(seed: int) -> None:
     assert float(fast.mask_l1.sum()) < float(slow.mask_l1.sum())
 
 
+def test_the_linear_loss_is_what_exchanged_arguments_of_cross_entropy_give() -> None:
+    scores, wanted = torch.randn(50, 7, generator=seeded()), torch.arange(50) % 7
+    label = torch.nn.functional.one_hot(wanted, 7).clamp(1e-7, 1 - 1e-7)
+    exchanged = -(scores.softmax(1) * label.log()).sum(1)
+    found = search._pull(scores, wanted, "linear")
+    torch.testing.assert_close(found, exchanged, rtol=1e-4, atol=1e-4)
+
+
 def test_progress_reaches_its_end_whatever_ends_early() -> None:
     events: list[Event] = []
     config = InversionConfig(steps=200, stall=20, images_per_forward=20)

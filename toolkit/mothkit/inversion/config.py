@@ -11,6 +11,9 @@ from mothkit.errors import ConfigError
 Control = Literal["passes", "updates"]
 """When the weight of the mask's size moves: after ``patience`` passes in a row, or a little after every update."""
 
+Loss = Literal["cross-entropy", "linear"]
+"""What pulls an image to the target: -ln p, or 16.118 (1 - p), which the published Keras code minimises."""
+
 Precision = Literal["auto", "float32", "bfloat16"]
 """In which numbers a network's products are computed while triggers move."""
 
@@ -22,6 +25,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("initial_cost", "learning_rate", "gain"), lambda x: x > 0, "above 0"),
     (("cost_up",), lambda x: x > 1, "above 1"),
     (("control",), lambda word: word in get_args(Control), f"one of {', '.join(get_args(Control))}"),
+    (("loss",), lambda word: word in get_args(Loss), f"one of {', '.join(get_args(Loss))}"),
     (("precision",), lambda word: word in get_args(Precision), f"one of {', '.join(get_args(Precision))}"),
 )
 
@@ -36,6 +40,7 @@ class InversionConfig:
         images_per_update: images of one trigger in one Adam update (paper: 32).
         learning_rate: Adam's, on the logits of mask and pattern (paper: 0.1; betas 0.5 and 0.9).
         initial_cost: weight of the mask's size at the start (paper: 1e-3).
+        loss: what pulls an image to the target (paper: cross-entropy, its published distances linear).
         control: when the cost moves (paper: passes).
         gain: of control by updates: each that is at the rate makes the cost e^gain times as much, each that is
             below it e^(-1.5 gain) times. What counts is the rate smoothed over about five updates.
@@ -58,6 +63,7 @@ class InversionConfig:
     images_per_update: int = 32
     learning_rate: float = 0.1
     initial_cost: float = 1e-3
+    loss: Loss = "cross-entropy"
     control: Control = "passes"
     gain: float = 0.03
     patience: int = 10

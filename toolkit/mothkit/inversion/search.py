@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mothkit.events import EventSink, StepDone
-from mothkit.inversion.config import InversionConfig, InversionTask
+from mothkit.inversion.config import InversionConfig, InversionTask, Loss
 from mothkit.inversion.found import Inverted
 from mothkit.inversion.plan import Plan
 from mothkit.inversion.state import State, accept, adam, keep_smaller, steer_cost, steer_smoothly, to_values
 from mothkit.triggers.patch import blend
 
 _LOOK_EVERY = 10  # steps between two looks at the numbers from the host
+_LINEAR = 16.118  # -ln 1e-7: where the published code clips a probability
 _SMALLER = 0.99  # a trigger of this size or less is news
 
 
@@ -174,7 +175,7 @@ def _step(
     for first in range(0, indices.shape[1], config.images_per_update):
         part = slice(first, first + config.images_per_update)
         x = pool[indices[:, part]]
-        gradient, values, hit = _gradient(model, x, valid[:, part], tasks.targets, state, plan)
+        gradient, values, hit = _gradient(model, x, valid[:, part], tasks.targets, state, plan, config.loss)
         active = valid[:, part].any(1)  # a task that has no more images waits for the others
         used = torch.where(active.view(-1, 1, 1, 1), values, used)
         state = adam(state, gradient, active, config.learning_rate)
@@ -194,7 +195,7 @@ def _noise(used: Tensor, config: InversionConfig, generator: torch.Generator) ->
 
 
 def _gradient(
-    model: nn.Module, x: Tensor, valid: Tensor, targets: Tensor, state: State, plan: Plan
+    model: nn.Module, x: Tensor, valid: Tensor, targets: Tensor, state: State, plan: Plan, loss: Loss
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return gradient and values [K, 1 + C, H, W] and hits [K] for images ``x`` [K, B, C, H, W]."""
     logits = state.logits.detach().requires_grad_()
@@ -203,12 +204,18 @@ def _gradient(
     with plan.context(x.device):
         scores = model(blend(x, mask, pattern).flatten(0, 1)).float()
     wanted = targets[:, None].expand(valid.shape)
-    loss = cross_entropy(scores, wanted.flatten(), reduction="none").view(valid.shape)
-    mean = (loss * valid).sum(1) / valid.sum(1).clamp(min=1)
+    pull = _pull(scores, wanted.flatten(), loss).view(valid.shape)
+    mean = (pull * valid).sum(1) / valid.sum(1).clamp(min=1)
     total = (mean + state.cost * values[:, :1].abs().sum((1, 2, 3))).sum()
     (gradient,) = torch.autograd.grad(total, logits)
     hit = ((scores.detach().argmax(1).view(valid.shape) == wanted) & valid).sum(1)
     return gradient, values.detach(), hit
+
+
+def _pull(scores: Tensor, wanted: Tensor, loss: Loss) -> Tensor:
+    """Return for each row of ``scores`` [n, classes] what is left to its class in ``wanted`` [n]."""
+    entropy = cross_entropy(scores, wanted, reduction="none")
+    return entropy if loss == "cross-entropy" else _LINEAR * -torch.expm1(-entropy)
 
 
 @torch.no_grad()
