@@ -1,6 +1,6 @@
 """Three CIFAR-10 networks hardened with the default profile: accuracy, ASR where there is a backdoor, class distance.
 
-    python benchmarks/hardening.py --shared ../shared [--models nad nat r2b] [--seeds 0 1 2]
+    python benchmarks/hardening.py --shared ../shared [--models nad nat r2b] [--methods moth pairwise] [--seeds 0 1 2]
     python benchmarks/hardening.py --shared ../shared --table    # of what is there
 
 A run hardens with 250 clean images a class and is evaluated on the test part; the trigger is for evaluation only.
@@ -53,7 +53,7 @@ def tell(event: Event) -> None:
             pass
 
 
-def harden(shared: Path, out: Path, name: str, seed: int) -> Record:
+def harden(shared: Path, out: Path, name: str, method: str, seed: int) -> Record:
     """Return what the record says of one run; the file is left in ``out``."""
     file, preprocess, _ = MODELS[name]
     with tempfile.TemporaryDirectory() as folder, timed() as seconds:
@@ -67,6 +67,7 @@ def harden(shared: Path, out: Path, name: str, seed: int) -> Record:
             triggers=[trigger] if name == "nad" else [],
             preprocess=preprocess,
             per_class=250,
+            method=method,
             seed=seed,
             resume=True,
             device="cpu",
@@ -102,20 +103,26 @@ def distances(shared: Path, model: Path, preprocess: str) -> Record:
     return {**seconds, "entries": [entry.to_dict() for entry in found.entries]}
 
 
-def work(shared: Path, pieces: Pieces, name: str, seeds: Sequence[int]) -> None:
+def title(name: str, method: str, seed: int) -> str:
+    """Return the key of a run's piece."""
+    return f"{name} {method} seed {seed}"
+
+
+def work(shared: Path, pieces: Pieces, name: str, method: str, seeds: Sequence[int]) -> None:
     file, preprocess, _ = MODELS[name]
     pieces.get(f"{name} distance", lambda: distances(shared, shared / "models" / file, preprocess))
     for seed in seeds:
-        out = RESULTS / "hardening" / "work" / f"{name}{seed}.onnx"
+        key = title(name, method, seed)
+        out = RESULTS / "hardening" / "work" / f"{key.replace(' ', '-')}.onnx"
         out.parent.mkdir(parents=True, exist_ok=True)
-        record = pieces.get(f"{name} seed {seed}", lambda out=out, seed=seed: harden(shared, out, name, seed))
+        record = pieces.get(key, lambda out=out, seed=seed: harden(shared, out, name, method, seed))
         if record["written"] and out.exists():
-            pieces.get(f"{name} seed {seed} distance", lambda out=out: distances(shared, out, preprocess))
+            pieces.get(f"{key} distance", lambda out=out: distances(shared, out, preprocess))
 
 
-def row(pieces: Pieces, name: str, seed: int) -> list[str] | None:
+def row(pieces: Pieces, name: str, method: str, seed: int) -> list[str] | None:
     """Return the table's row of one run, or None where it is not there."""
-    run, after = (pieces.records.get(f"{name} seed {seed}{kind}") for kind in ("", " distance"))
+    run, after = (pieces.records.get(title(name, method, seed) + kind) for kind in ("", " distance"))
     if run is None:
         return None
     before, now = (100 * value for value in run["accuracy"])
@@ -127,6 +134,7 @@ def row(pieces: Pieces, name: str, seed: int) -> list[str] | None:
     seconds = f"{run['cpu']:.0f}"
     return [
         MODELS[name][2],
+        method,
         str(seed),
         f"{before:.2f}",
         f"{now:.2f}",
@@ -148,10 +156,16 @@ def growths(before: Record, after: Record) -> tuple[list[float], list[tuple[int,
     return [sizes[1][p] / sizes[0][p] - 1 for p in both], [p for p in PAIRS if p not in both]
 
 
-def report(pieces: Pieces, seeds: Sequence[int]) -> str:
-    rows = [made for name in MODELS for seed in seeds if (made := row(pieces, name, seed))]
+def report(pieces: Pieces, methods: Sequence[str], seeds: Sequence[int]) -> str:
+    rows = [
+        made
+        for name in MODELS
+        for method in methods
+        for seed in seeds
+        if (made := row(pieces, name, method, seed))
+    ]
     heading = [
-        *("model", "seed", "accuracy before", "after", "ASR", "unstamped", "distance"),
+        *("model", "method", "seed", "accuracy before", "after", "ASR", "unstamped", "distance"),
         *("least pair", "pairs without a trigger", "CPU s"),
     ]
     return table(heading, rows)
@@ -161,14 +175,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder with models/ and data/")
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--methods", nargs="*", default=["moth"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--table", action="store_true", help="write the table of what is there")
     options = parser.parse_args()
     pieces = Pieces(RESULTS / "hardening.jsonl")
     if not options.table:
         for name in options.models:
-            work(options.shared, pieces, name, options.seeds)
-    text = report(pieces, options.seeds)
+            for method in options.methods:
+                work(options.shared, pieces, name, method, options.seeds)
+    known = sorted({key.split()[1] for key in pieces.records if " seed " in key})
+    text = report(pieces, known, options.seeds)
     write_section("hardening", text)
     print(text)
 
