@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import Tensor
 from torchvision.ops import deform_conv2d  # type: ignore[import-untyped]
 
+from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops.call import operator
 from mothkit_converters.ops.windows import halves, padded, too_many_axes, windows
 
@@ -54,12 +55,16 @@ def transposed_convolution(
     output_shape: Sequence[int] = (),
     pads: Sequence[int] = (),
     strides: Sequence[int] = (),
+    node: str = "",
 ) -> Tensor:
     """Return what convolves to ``x`` [N, C, ...]: its gradient, by ``weight`` [C, M / group, ...], plus ``bias``.
 
     ``pads`` crop the result, ``output_padding`` adds to its end. Where ``output_shape`` is given it decides
     instead, as onnxruntime reads it: an odd element is cropped off the end for SAME_UPPER, else off the
     beginning, and what is missing is added to the end.
+
+    Raises:
+        UnsupportedOpError: ``auto_pad`` asks for more than the windows reach, which onnxruntime then leaves out.
     """
     sizes, rank = x.shape[2:], x.dim() - 2
     at = windows(sizes, weight.shape[2:], strides, dilations, pads, "VALID" if output_shape else auto_pad)
@@ -69,6 +74,9 @@ def transposed_convolution(
         wanted = output_shape[-rank:] or [n * s for n, s in zip(sizes, at.strides, strict=True)]
         numbers = zip(sizes, at.strides, at.extents, extra, wanted, strict=True)
         totals = [(n - 1) * s + extent + more - out for n, s, extent, more, out in numbers]
+        if min(totals) < 0 and not output_shape:
+            why = f"its windows of {at.extents} do not reach from one of its strides {at.strides} to the next"
+            raise UnsupportedOpError("ConvTranspose", node, why)
         begins, ends = halves([max(total, 0) for total in totals], upper=auto_pad == "SAME_UPPER")
         extra = [more - min(total, 0) for more, total in zip(extra, totals, strict=True)]
     transpose = _TRANSPOSE[rank]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,15 @@ _MAXIMUM: Any = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: Any = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-@operator("MaxPool", 1, 8, 10, 11, 12, 22, check=too_many_axes)
+def _check(attributes: Mapping[str, Any]) -> str:
+    """Return why a pool with these attributes cannot be served, empty where it can."""
+    numbers = zip(attributes["kernel_shape"], attributes.get("dilations", ()), strict=False)
+    if attributes.get("auto_pad", "").startswith("SAME") and any(d != 1 < k for k, d in numbers):
+        return "onnxruntime pads dilated windows of auto_pad SAME otherwise than ONNX asks for"
+    return too_many_axes(attributes)
+
+
+@operator("MaxPool", 1, 8, 10, 11, 12, 22, check=_check)
 def max_pool(
     x: Tensor,
     *,
@@ -77,7 +85,7 @@ def _places(
     return place + images.reshape(*within.shape[:2], *[1] * len(sizes)) * math.prod(sizes)
 
 
-@operator("AveragePool", 1, 7, 10, 11, 19, 22, check=too_many_axes)
+@operator("AveragePool", 1, 7, 10, 11, 19, 22, check=_check)
 def average_pool(
     x: Tensor,
     *,
@@ -114,7 +122,7 @@ def _elements(x: Tensor, axis: int, at: Windows, i: int) -> Tensor:
     return x.unfold(axis, at.extents[i], at.strides[i])[..., :: at.dilations[i]]
 
 
-@operator("LpPool", 1, 2, 11, 18, 22, check=too_many_axes)
+@operator("LpPool", 1, 2, 11, 18, 22, check=_check)
 def lp_pool(
     x: Tensor,
     *,

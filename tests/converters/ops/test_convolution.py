@@ -140,3 +140,11 @@ def test_columns_to_image_is_the_reverse_of_gathering_blocks(
     (cut.reshape(x.shape) * torch.from_numpy(x)).sum().backward()
     assert z.grad is not None
     np.testing.assert_allclose(found, z.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_transposed_convolution_that_onnxruntime_makes_smaller_is_refused() -> None:
+    given: dict[str, Any] = {"auto_pad": "SAME_UPPER", "strides": [2, 2], "stored": [1]}
+    model, values = one("ConvTranspose", drawn(1, 3, 5, 4), drawn(3, 2, 1, 1), opset=11, **given)
+    assert runtime(model, values)[0].shape == (1, 2, 9, 7)  # [10, 8] by ONNX's rules
+    with pytest.raises(UnsupportedOpError, match=r"\[1, 1\] do not reach"):
+        ours(model, values)

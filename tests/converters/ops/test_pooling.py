@@ -149,3 +149,12 @@ def test_places_that_can_be_read_in_two_ways_are_refused() -> None:
     assert not np.array_equal(runtime(model, values)[0], reference(model, values)[0])
     with pytest.raises(UnsupportedOpError, match=r"output_shape is \[1, 1, 5, 5\]"):
         ours(model, values)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "LpPool"])
+def test_dilated_windows_that_are_padded_in_two_ways_are_refused(op: str) -> None:
+    given: dict[str, Any] = {"kernel_shape": [2, 2], "dilations": [2, 2], "auto_pad": "SAME_UPPER"}
+    model, values = one(op, drawn(1, 1, 5, 5), opset=22, **given)
+    assert runtime(model, values)[0].shape != (1, 1, 5, 5)  # as large as the input, by ONNX's rules
+    with pytest.raises(UnsupportedOpError, match="dilated windows"):
+        ours(model, values)
