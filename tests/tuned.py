@@ -18,6 +18,9 @@ SMALL: dict[str, Any] = {"batch_size": 32, "epochs": 4, "views": 1, "candidates"
 """Settings for every method that tunes."""
 OWN: dict[str, dict[str, Any]] = {
     "nc": {"inversion": replace(QUICK, steps=40), "inversion_images": 64, "outlier": 1.0},
+    "anp": {"iterations": 8, "threshold_step": 0.3, "noise": 0.1, "learning_rate": 0.01},
+    "ft-sam": {"rho": 0.5},
+    "nad": {"teacher_epochs": 2, "learning_rate": 0.01},
 }
 
 

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mothkit.errors import ConfigError
+from mothkit.hardening.anp import AnpConfig, prune_adversarially
 from mothkit.hardening.base import Defence
+from mothkit.hardening.fine_pruning import FinePruningConfig, prune_and_tune
 from mothkit.hardening.finetune import FinetuneConfig, finetune
+from mothkit.hardening.ft_sam import FtSamConfig, tune_flat
 from mothkit.hardening.moth import Moth
+from mothkit.hardening.nad import NadConfig, distil_attention
 from mothkit.hardening.nc import NcConfig, unlearn
 from mothkit.hardening.profiles import DEFAULT
 from mothkit.hardening.tuning import Method
@@ -65,6 +69,38 @@ METHODS: Mapping[str, Entry] = {
         "80 passes a class for the triggers, then 1",
         "three classes at least, better ten",
         "Wang et al., Neural Cleanse, IEEE S&P 2019",
+    ),
+    "nad": Entry(
+        NadConfig(),
+        lambda config: Method(config, distil_attention),
+        "learns where its own fine-tuned copy looks",
+        "1 pass for the teacher, then 1 and the teacher's forward",
+        "maps of features",
+        "Li et al., Neural Attention Distillation, ICLR 2021",
+    ),
+    "fine-pruning": Entry(
+        FinePruningConfig(),
+        lambda config: Method(config, prune_and_tune),
+        "takes out the last features that clean images use least, then trains on",
+        "1 pass",
+        "a last layer with a matrix",
+        "Liu et al., Fine-Pruning, RAID 2018",
+    ),
+    "anp": Entry(
+        AnpConfig(),
+        lambda config: Method(config, prune_adversarially),
+        "takes out channels that small changes of their weights turn against the labels",
+        "3 passes for each of 2000 batches",
+        "convolutions or batch normalisation",
+        "Wu and Wang, Adversarial Neuron Pruning, NeurIPS 2021",
+    ),
+    "ft-sam": Entry(
+        FtSamConfig(),
+        lambda config: Method(config, tune_flat),
+        "trains on to weights whose whole surroundings do well",
+        "2 passes",
+        "nothing more",
+        "Zhu et al., FT-SAM, ICCV 2023",
     ),
 }
 
