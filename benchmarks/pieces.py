@@ -49,19 +49,19 @@ def timed() -> Iterator[dict[str, float]]:
     seconds |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
-def write_section(name: str, text: str) -> None:
-    """Put ``text`` between the marks ``<!-- name -->`` and ``<!-- /name -->`` of docs/benchmarks.md.
+def write_section(name: str, text: str, file: Path = DOCUMENT) -> None:
+    """Put ``text`` between the marks ``<!-- name -->`` and ``<!-- /name -->`` of ``file``.
 
     Raises:
         SystemExit: these marks are not there.
     """
-    document = DOCUMENT.read_text(encoding="utf-8")
+    document = file.read_text(encoding="utf-8")
     marks = f"<!-- {name} -->", f"<!-- /{name} -->"
     pattern = re.compile(re.escape(marks[0]) + ".*?" + re.escape(marks[1]), re.DOTALL)
     if not pattern.search(document):
-        raise SystemExit(f"{DOCUMENT}: has no section {marks[0]}")
+        raise SystemExit(f"{file}: has no section {marks[0]}")
     section = f"{marks[0]}\n{text.strip()}\n{marks[1]}"
-    DOCUMENT.write_text(pattern.sub(lambda _: section, document), encoding="utf-8")
+    file.write_text(pattern.sub(lambda _: section, document), encoding="utf-8")
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

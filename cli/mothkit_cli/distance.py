@@ -1,7 +1,8 @@
 """``mothkit distance``: the size of the smallest trigger from class to class."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,12 +31,23 @@ def distance(
     universal: Annotated[
         bool, typer.Option("--universal", help="Also one trigger a target from all other classes.")
     ] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Passes over a trigger's images (paper: 1000).")] = 1000,
-    images: Annotated[int, typer.Option(min=1, help="Images of a trigger, at most (paper: 100).")] = 100,
+    profile: Annotated[
+        Literal["default", "paper"],
+        typer.Option(help="default: quick inversions; paper: 1000 steps, the smallest of three."),
+    ] = "default",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Passes over a trigger's images; the profile's by default.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images of a trigger, at most; 100 by default.")
+    ] = None,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Inversions of a repeated direction, for the errors; 1 measures none.")
-    ] = 2,
-    repeat_pairs: Annotated[int, typer.Option(min=1, help="Directions that are repeated, at most.")] = 20,
+        int | None,
+        typer.Option(min=1, help="Inversions of a repeated direction, for the errors; 1 measures none."),
+    ] = None,
+    repeat_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Directions that are repeated, at most; 20 by default.")
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Stop after this long with what was found: 90s, 10m, 1.5h."),
@@ -54,19 +66,18 @@ def distance(
 
     Its unit is the L1 norm of the smallest trigger found, in pixels times channels.
     """
-    from mothkit.inversion.config import InversionConfig
-    from mothkit.matrix.draws import Sampling
-    from mothkit.matrix.run import MatrixSettings
+    from mothkit.matrix.run import profile_settings
     from mothkit_cli.words import parse_classes, parse_pairs, parse_seconds
 
     if resume and out is None:
         raise typer.BadParameter("--resume goes with --out, the folder of the run that was stopped")
-    what = MatrixSettings(
+    what = replace(
+        profile_settings(
+            profile, steps=steps, images_per_class=images, repeats=repeats, repeat_pairs=repeat_pairs
+        ),
         directions=[] if pairs == "none" else parse_pairs(pairs),
         classes=parse_classes(classes),
         universal=universal,
-        inversion=InversionConfig(steps=steps),
-        sampling=Sampling(images_per_class=images, repeats=repeats, repeat_pairs=repeat_pairs),
         seconds=parse_seconds(budget),
     )
     _run(model, data, opening, what, out=out, resume=resume, json=json, quiet=quiet)
@@ -83,19 +94,25 @@ def _run(
     json: str | None,
     quiet: bool,
 ) -> None:
-    from mothkit.measuring import distance_file
+    from mothkit.measuring import MeasurementInterrupted, distance_file
     from mothkit.records import to_json
     from mothkit_cli.output import say, show
     from mothkit_cli.progress import progress_sink
     from mothkit_cli.tables import distance_tables
 
-    with progress_sink(quiet=quiet) as emit:
-        distances, record = distance_file(
-            model, data, opening.settings(), what, out=out, resume=resume, emit=emit
-        )
+    stopped = None
+    try:
+        with progress_sink(quiet=quiet) as emit:
+            distances, record = distance_file(
+                model, data, opening.settings(), what, out=out, resume=resume, emit=emit
+            )
+    except MeasurementInterrupted as stop:
+        stopped, distances, record = stop, stop.distances, stop.record
     show(*distance_tables(record["class_distance"]), record=to_json(record), json_to=json)
     if not distances.measured:
         say("nothing was measured in time: allow more with --budget, or ask for fewer --steps")
         raise typer.Exit(ExitCode.NOTHING_CHECKED)
     if out is not None and not quiet:
-        say(f"written: {out}")
+        say(f"written: {out}" + ("" if distances.is_complete else ", to go on from with --resume"))
+    if stopped is not None:
+        raise stopped

@@ -45,7 +45,7 @@ def test_distances_of_the_pairs_asked_for_are_recorded_in_order(folder: Path, ru
         assert entry["share"] == pytest.approx(entry["class_distance"] / (3 * 8 * 8))
     assert record["class_distance"]["mean"] == pytest.approx(sum(e["class_distance"] for e in entries) / 2)
     assert record["class_distance"]["failed"] == []
-    assert record["steps"] == 150
+    assert record["inversion"]["steps"] == 150
 
 
 def test_all_directions_are_measured_unless_pairs_are_named(folder: Path, run: Run) -> None:
@@ -61,6 +61,47 @@ def test_the_same_seed_gives_the_same_distances(folder: Path, run: Run) -> None:
         return json.loads(done.stdout)["class_distance"]
 
     assert measure(0) == measure(0) != measure(1)
+
+
+def test_classes_and_a_row_from_all_of_them_have_tables_of_their_own(folder: Path, run: Run) -> None:
+    done = run(*DISTANCE, "--classes", "2,0", "--universal", "--steps", "30", "--repeats", "3")
+    assert done.exit_code == 0, done.stderr
+    rows = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith("direction")]
+    assert rows == ["2-0", "0-2", "mean", "all-2", "all-0", "mean"]
+    assert done.stdout.count("95 % interval over draws") == 2
+    row = run(*DISTANCE, "--pairs", "none", "--universal", "--steps", "5", "--repeats", "1")
+    rows = [line.split()[0] for line in row.stdout.splitlines()[1:]]
+    assert rows == ["all-0", "all-1", "all-2", "mean"]
+
+
+def test_results_go_to_a_folder_and_are_gone_on_from(folder: Path, run: Run) -> None:
+    asked = (*DISTANCE, "--pairs", "0-1", "--steps", "30", "-o", "out")
+    first = run(*asked, "--json", "-")
+    assert first.exit_code == 0, first.stderr
+    assert (folder / "out/distance.html").exists()
+    again = run(*asked, "--json", "-", "--resume")
+    assert json.loads(again.stdout)["class_distance"] == json.loads(first.stdout)["class_distance"]
+    other = run(*asked, "--resume", "--profile", "paper")
+    assert other.exit_code == 2
+    assert "belongs to a run with another model, images, seed or settings" in other.stderr
+    lost = run(*DISTANCE, "--resume")
+    assert lost.exit_code == 2
+    assert "--resume goes with --out" in lost.stderr
+
+
+def test_a_time_in_which_nothing_is_found_is_told_by_the_exit_code(folder: Path, run: Run) -> None:
+    done = run(*DISTANCE, "--budget", "0.000001s", "--json", "-")
+    assert done.exit_code == 3
+    assert "nothing was measured in time" in done.stderr
+    told = json.loads(done.stdout)["class_distance"]
+    assert (told["mean"], told["measured"], told["not_measured"]) == (None, 0, 6)
+
+
+@pytest.mark.parametrize("text", ["", "0,", "a", "-1", "0;1"])
+def test_classes_that_are_no_numbers_are_refused(folder: Path, run: Run, text: str) -> None:
+    done = run(*DISTANCE, f"--classes={text}")
+    assert done.exit_code == 2
+    assert "is no list of classes" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pytest
 import torch
 
 from mothkit.classifier import Classifier
-from mothkit.distance import Distance, Distances, all_directions, class_distances
+from mothkit.distance import Direction, Distance, Distances, all_directions, class_distances, gather
 from mothkit.errors import ConfigError, ImageError
 from mothkit.events import Event, PhaseStarted, StepDone
 from mothkit.inversion.config import InversionConfig
+from mothkit.matrix.draws import Measured, Sampling, plan_draws
 from mothkit.triggers.patch import Trigger, stamp
 from tests.tiny import SIDE, open_tiny, tiny_images, write_tiny
 
@@ -23,7 +25,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     return open_tiny(write_tiny(tmp_path_factory.mktemp("model") / "tiny.onnx"))
 
 
-def measured(classifier: Classifier, directions: list[tuple[int, int]], **given: object) -> Distances:
+def measured(classifier: Classifier, directions: Sequence[Direction], **given: object) -> Distances:
     arguments = {"config": QUICK, "generator": torch.Generator().manual_seed(0), "device": CPU} | given
     return class_distances(classifier, tiny_images(30), directions, **arguments)  # type: ignore[arg-type]
 
@@ -55,7 +57,7 @@ def test_a_distance_is_that_of_a_trigger_which_works_on_the_images_of_its_source
 
 
 def test_repeated_directions_give_every_entry_an_error(classifier: Classifier) -> None:
-    distances = measured(classifier, [(0, 1), (1, 2)], repeats=3, images_per_class=12)
+    distances = measured(classifier, [(0, 1), (1, 2)], sampling=Sampling(repeats=3, images_per_class=12))
     logs = [torch.tensor(e.sizes).log() for e in distances.entries]
     relative = math.sqrt(sum(float(each.var()) for each in logs) / 2)  # equally many draws of both
     for each in distances.entries:
@@ -69,6 +71,24 @@ def test_repeated_directions_give_every_entry_an_error(classifier: Classifier) -
     low, high = told["mean_interval95"]  # type: ignore[misc]
     assert low < told["mean"] < high
     assert told["interval_covers"] == "draws"
+
+
+def test_the_smallest_of_several_draws_is_a_distance_where_it_is_asked_for(classifier: Classifier) -> None:
+    sampling = Sampling(repeats=3, repeat_pairs=None, images_per_class=12)
+    smallest = replace(sampling, smallest=True)
+    directions: list[Direction] = [(0, 1), (1, 2)]
+    for each in measured(classifier, directions, sampling=smallest).entries:
+        assert len(each.sizes) == 3
+        assert each.class_distance == min(each.sizes)
+    draws = plan_draws(directions, smallest, seed=0)
+    trigger = Trigger(torch.full((1, 2, 2), 0.5), torch.zeros(3, 2, 2))
+    found = [Measured(draw, 7.0 - k, True, 0.9, 12, None, trigger) for k, draw in enumerate(draws[:5])]
+    cut = gather(
+        directions, found, smallest
+    )  # the last direction lacks a draw: it would look larger than it is
+    assert [(e.direction, e.class_distance) for e in cut.entries] == [(draws[0].direction, 15.0)]
+    assert cut.missing == (1, 0)
+    assert len(gather(directions, found, sampling).entries) == 2
 
 
 def test_a_trigger_from_all_classes_works_on_all_of_them(classifier: Classifier) -> None:
@@ -87,7 +107,7 @@ def test_a_trigger_from_all_classes_works_on_all_of_them(classifier: Classifier)
 
 
 def test_success_is_told_on_images_that_the_trigger_was_not_made_on(classifier: Classifier) -> None:
-    (entry,) = measured(classifier, [(0, 1)], images_per_class=12).entries
+    (entry,) = measured(classifier, [(0, 1)], sampling=Sampling(images_per_class=12)).entries
     assert entry.held_out is not None
     assert entry.held_out.count == 18
     images = tiny_images(30)
@@ -98,7 +118,7 @@ def test_success_is_told_on_images_that_the_trigger_was_not_made_on(classifier: 
 
 
 def test_at_most_the_asked_images_of_a_source_are_used(classifier: Classifier) -> None:
-    entries = measured(classifier, [(0, 1), (1, 2)], images_per_class=7).entries
+    entries = measured(classifier, [(0, 1), (1, 2)], sampling=Sampling(images_per_class=7)).entries
     assert [each.images for each in entries] == [7, 7]
 
 
@@ -207,12 +227,6 @@ def test_no_pairs_and_repeated_pairs_are_refused(classifier: Classifier) -> None
         measured(classifier, [])
     with pytest.raises(ConfigError, match="the pair 0-1 is asked for twice"):
         measured(classifier, [(0, 1), (1, 2), (0, 1)])
-
-
-@pytest.mark.parametrize("count", [0, -3])
-def test_no_images_per_class_are_refused(classifier: Classifier, count: int) -> None:
-    with pytest.raises(ConfigError, match=f"images_per_class is {count}, not at least 1"):
-        measured(classifier, [(0, 1)], images_per_class=count)
 
 
 def test_a_source_without_images_is_refused(classifier: Classifier) -> None:

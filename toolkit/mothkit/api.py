@@ -1,6 +1,7 @@
 """The commands as functions of paths and names, for use from Python."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -9,9 +10,7 @@ from mothkit.events import EventSink, silent
 from mothkit.hardening.base import Budget
 from mothkit.images import Resize
 from mothkit.inputs import Channels, Layout
-from mothkit.inversion.config import InversionConfig
-from mothkit.matrix.draws import Sampling
-from mothkit.matrix.run import MatrixSettings
+from mothkit.matrix.run import profile_settings
 from mothkit.measuring import distance_file, evaluate_file, parity_files, preprocessing_file
 from mothkit.opening import Settings
 from mothkit.pipeline import HardenSettings, Outcome, harden_file
@@ -131,10 +130,11 @@ def class_distance(
     directions: Sequence[Direction] | None = None,
     classes: Sequence[int] | None = None,
     universal: bool = False,
-    steps: int = 1000,
-    images_per_class: int = 100,
-    repeats: int = 2,
-    repeat_pairs: int = 20,
+    profile: str = "default",
+    steps: int | None = None,
+    images_per_class: int | None = None,
+    repeats: int | None = None,
+    repeat_pairs: int | None = None,
     seconds: float | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -151,25 +151,31 @@ def class_distance(
         directions: (source class, target class) pairs; None for all, empty for none.
         classes: the classes among which all pairs are taken; None for all of the model's.
         universal: whether one trigger from all other classes is measured too, for each target.
-        steps: passes over a trigger's images (paper: 1000).
-        images_per_class: images of a trigger, at most (paper: 100).
+        profile: ``default``, or ``paper`` for its 1000 steps and the smallest of three inversions.
+        steps: passes over a trigger's images, in place of the profile's.
+        images_per_class: images of a trigger, at most (100).
         repeats: inversions of a repeated direction, for the errors; 1 measures none.
-        repeat_pairs: directions that are repeated, drawn at random.
+        repeat_pairs: directions that are repeated, drawn at random (20).
         seconds: stop after this long with what was found.
-        out: a folder for record, table, arrays and pictures, and for the state to resume from.
-        resume: whether to go on from an interrupted run's state in ``out``.
+        out: a folder for record, table, arrays and pictures, and for finished inversions.
+        resume: whether to go on from what a stopped run left in ``out``.
         emit: told of progress.
         opening: how to open model and images; see ``mothkit.opening.Settings``.
 
     Raises:
         MothkitError: anything that cannot be taken; its subclasses say what.
     """
-    what = MatrixSettings(
+    what = replace(
+        profile_settings(
+            profile,
+            steps=steps,
+            images_per_class=images_per_class,
+            repeats=repeats,
+            repeat_pairs=repeat_pairs,
+        ),
         directions=directions,
         classes=classes,
         universal=universal,
-        inversion=InversionConfig(steps=steps),
-        sampling=Sampling(images_per_class=images_per_class, repeats=repeats, repeat_pairs=repeat_pairs),
         seconds=seconds,
     )
     folder = None if out is None else Path(out)

@@ -3,7 +3,6 @@
 Source: Tao et al., "Model Orthogonalization", IEEE S&P 2022; its number is L1 of the mask times channels.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -15,7 +14,7 @@ from mothkit.errors import ConfigError
 from mothkit.evaluation import Rate
 from mothkit.events import EventSink, PhaseStarted, silent
 from mothkit.images import ImageSet
-from mothkit.inversion.config import InversionConfig
+from mothkit.inversion.config import QUICK, InversionConfig
 from mothkit.matrix.draws import (
     Deadline,
     Direction,
@@ -28,7 +27,7 @@ from mothkit.matrix.draws import (
     measure,
     plan_draws,
 )
-from mothkit.matrix.estimate import MeanSize, Spread, mean_size, pooled_spread
+from mothkit.matrix.estimate import MeanSize, Spread, mean_size, noise_of, pooled_spread
 from mothkit.triggers.patch import Trigger
 
 __all__ = ["Direction", "Distance", "Distances", "all_directions", "class_distances", "gather"]
@@ -41,7 +40,8 @@ class Distance:
     Attributes:
         source_class: None for a trigger from all classes but the target.
         class_distance: L1 of the mask in pixels, times channels; the mean over those draws that found a
-            trigger. Where none did, the size of the last one tried, which is no lower bound of anything.
+            trigger, or the smallest where ``Sampling`` says so. Where none did, the size of the last one
+            tried, which is no lower bound of anything.
         share: the same as a share of the image, 0 to 1.
         found: whether a trigger reaches the asked rate.
         success_rate: of ``trigger`` on all images that it was made on, re-tested.
@@ -67,6 +67,11 @@ class Distance:
     error: float | None = None
 
     @property
+    def direction(self) -> Direction:
+        """Source and target."""
+        return self.source_class, self.target_class
+
+    @property
     def name(self) -> str:
         """``3-7``, or ``all-7``."""
         return direction_name(self.source_class, self.target_class)
@@ -78,7 +83,7 @@ class Distance:
 
     @property
     def smallest(self) -> float | None:
-        """The smallest of the draws: what the paper takes of three. None where no trigger was found."""
+        """The smallest of the draws; None where no trigger was found."""
         return min(self.draws, default=None)
 
     def to_dict(self) -> dict[str, object]:
@@ -121,7 +126,7 @@ class Distances:
     @property
     def failed(self) -> tuple[Direction, ...]:
         """Directions from class to class for which no trigger reached the rate."""
-        return tuple((e.source_class, e.target_class) for e in self.entries if not e.found)
+        return tuple(e.direction for e in self.entries if not e.found)
 
     @property
     def measured(self) -> tuple[Distance, ...]:
@@ -142,8 +147,8 @@ class Distances:
         Raises:
             ConfigError: the two hold different directions, or one was 0 before.
         """
-        old = {(e.source_class, e.target_class): e for e in before.entries}
-        new = {(e.source_class, e.target_class): e for e in self.entries}
+        old = {e.direction: e for e in before.entries}
+        new = {e.direction: e for e in self.entries}
         if old.keys() != new.keys():
             raise ConfigError(
                 f"distances of different directions: {sorted(old, key=str)} and {sorted(new, key=str)}"
@@ -185,7 +190,14 @@ def spread_of(entries: Iterable[Distance]) -> Spread | None:
 
 def summarise(entries: Sequence[Distance], missing: int = 0) -> MeanSize | None:
     """Return the mean over those of ``entries`` that have a trigger, with its interval; None without any."""
-    return mean_size([e.draws for e in entries if e.found], spread_of(entries), missing=missing)
+    found, spread = [e for e in entries if e.found], spread_of(entries)
+    errors = [e.error for e in found if e.error is not None]
+    return mean_size(
+        [e.class_distance for e in found],
+        errors if spread and len(errors) == len(found) else None,
+        freedom=spread.freedom if spread else 0,
+        missing=missing,
+    )
 
 
 def class_distances(
@@ -194,8 +206,7 @@ def class_distances(
     directions: Sequence[Direction],
     *,
     config: InversionConfig | None = None,
-    images_per_class: int = 100,
-    repeats: int = 1,
+    sampling: Sampling | None = None,
     generator: torch.Generator,
     device: torch.device,
     emit: EventSink = silent,
@@ -206,21 +217,18 @@ def class_distances(
         classifier: left as it was; must be on ``device``.
         images: clean images with true labels.
         directions: pairs (source, target); None as a source stands for all classes but the target.
-        config: the inversion's numbers; the paper's by default.
-        images_per_class: at most so many images of a source class, drawn for each direction.
-        repeats: draws of up to 20 directions, for the error; 1 measures none.
+        config: the inversion's numbers; ``QUICK`` by default.
+        sampling: how images are drawn and how often; by default 100 a direction, once.
         generator: on the CPU; one number is drawn from it, on which all draws depend.
         device: where to compute.
         emit: told of the inversion's progress.
 
     Raises:
-        ConfigError: no directions, one twice, one from a class to itself, a class that the model lacks, or no
-            images to be used.
+        ConfigError: no directions, one twice, one from a class to itself, or a class that the model lacks.
         ImageError: a source class has no images.
     """
-    config = config or InversionConfig()
+    config, sampling = config or QUICK, sampling or Sampling()
     check_directions(directions, classifier.classes, images)
-    sampling = Sampling(images_per_class=images_per_class, repeats=repeats)
     seed = int(torch.randint(2**62, (), generator=generator))
     emit(PhaseStarted("measure class distance"))
     parts = measure(
@@ -228,35 +236,40 @@ def class_distances(
         images,
         chunks_of(plan_draws(directions, sampling, seed=seed), classifier.shape, config, device),
         config=config,
-        images_per_class=images_per_class,
+        images_per_class=sampling.images_per_class,
         seed=seed,
         device=device,
         emit=emit,
         deadline=Deadline(),
     )
-    return gather(directions, [measured for part in parts for measured in part])
+    return gather(directions, [measured for part in parts for measured in part], sampling)
 
 
-def gather(directions: Sequence[Direction], measured: Sequence[Measured]) -> Distances:
-    """Return the distances of those of ``directions`` that were ``measured``, in order, each with its error."""
+def gather(directions: Sequence[Direction], measured: Sequence[Measured], sampling: Sampling) -> Distances:
+    """Return the distances of those of ``directions`` that were ``measured``, in order, each with its error.
+
+    Where the smallest draw counts, a direction without all of its draws is not measured yet.
+    """
+    least = sampling.repeats if sampling.smallest else 1
     by_direction: dict[Direction, list[Measured]] = {direction: [] for direction in directions}
     for each in sorted(measured, key=lambda each: each.draw.repeat):
         by_direction[each.draw.direction].append(each)
     kinds = []
     for universal in (False, True):
         asked = {d: found for d, found in by_direction.items() if (d[0] is None) == universal}
-        entries = [_entry(found) for found in asked.values() if found]
-        kinds.append((_with_errors(entries), len(asked) - len(entries)))
+        entries = [_entry(found, sampling) for found in asked.values() if len(found) >= least]
+        kinds.append((_with_errors(entries, sampling), len(asked) - len(entries)))
     (pairs, missing), (row, missing_row) = kinds
     return Distances(pairs, row, (missing, missing_row))
 
 
-def _entry(draws: Sequence[Measured]) -> Distance:
+def _entry(draws: Sequence[Measured], sampling: Sampling) -> Distance:
     """Return what the ``draws`` of one direction say, its error apart."""
     found = [each for each in draws if each.found]
     best = min(found, key=lambda each: each.mask_l1) if found else draws[-1]
     channels, height, width = best.trigger.pattern.shape
-    mask_l1 = fmean(each.mask_l1 for each in found) if found else best.mask_l1
+    mean = fmean(each.mask_l1 for each in found) if found else best.mask_l1
+    mask_l1 = best.mask_l1 if sampling.smallest else mean
     return Distance(
         source_class=best.draw.source_class,
         target_class=best.draw.target_class,
@@ -272,12 +285,14 @@ def _entry(draws: Sequence[Measured]) -> Distance:
     )
 
 
-def _with_errors(entries: Sequence[Distance]) -> tuple[Distance, ...]:
+def _with_errors(entries: Sequence[Distance], sampling: Sampling) -> tuple[Distance, ...]:
     """Return ``entries``, each with the standard error that the spread between all their draws gives it."""
     spread = spread_of(entries)
     if spread is None:
         return tuple(entries)
-    return tuple(
-        replace(e, error=e.class_distance * spread.relative / math.sqrt(len(e.draws)) if e.found else None)
-        for e in entries
-    )
+
+    def error(e: Distance) -> float | None:
+        noise = noise_of(len(e.draws), smallest=sampling.smallest) if e.found else None
+        return None if noise is None else e.class_distance * spread.relative * noise
+
+    return tuple(replace(e, error=error(e)) for e in entries)

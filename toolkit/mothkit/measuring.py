@@ -20,6 +20,14 @@ from mothkit.outputs import check_folder
 from mothkit.records import SCHEMA, PhaseClock
 
 
+class MeasurementInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a measurement; holds the distances found by then, at least one, and their record."""
+
+    def __init__(self, distances: Distances, record: dict[str, Any]) -> None:
+        super().__init__()
+        self.distances, self.record = distances, record
+
+
 def preprocessing_file(
     path: Path, data: str, settings: Settings, *, emit: EventSink = silent
 ) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def distance_file(
 
     Raises:
         MothkitError: input that cannot be taken; its subclasses say what.
-        KeyboardInterrupt: what was found by then is in ``out``.
+        MeasurementInterrupted: Ctrl-C after something was found, which is in ``out`` too.
     """
     what = what or MatrixSettings()
     if out is not None:
@@ -112,7 +120,7 @@ def distance_file(
     def finish(distances: Distances) -> dict[str, Any]:
         record = describe_run("distance", model) | {
             "data": {"clean": describe_images(images)},
-            "steps": what.inversion.steps,
+            "inversion": asdict(what.inversion),
             "sampling": asdict(what.sampling),
             "complete": distances.is_complete,
             "class_distance": distances.to_dict(),
@@ -126,10 +134,10 @@ def distance_file(
     try:
         distances = measurement.run(store, clock)
     except KeyboardInterrupt as stop:
-        if measurement.done and out is not None:
-            finish(measurement.distances())
-            stop.add_note(f"what was found is in {out}; go on with --resume")
-        raise
+        distances = measurement.distances()
+        if not distances.measured:
+            raise
+        raise MeasurementInterrupted(distances, finish(distances)) from stop
     return distances, finish(distances)
 
 

@@ -25,8 +25,8 @@ from mothkit.triggers.patch import Trigger, stamp
 Direction = tuple[int | None, int]
 """Source class (None: all classes but the target), target class."""
 
-# Of one update of all triggers: twice what a forward pass takes, so that the engine can refill its own.
-_CHUNK_PIXELS = {"cpu": 2**19, "cuda": 2**23}
+# Of one update of all triggers. On a CPU no more than a forward pass takes: what an interruption costs is a chunk.
+_CHUNK_PIXELS = {"cpu": 2**18, "cuda": 2**23}
 _HELD_OUT = 500  # images on which a trigger is tried afterwards, at most
 _PREDICT_PIXELS = 2**18  # in one forward pass on these
 
@@ -64,17 +64,25 @@ class Sampling:
     Attributes:
         images_per_class: images of a trigger at most (paper: 100); of several source classes in equal shares.
         repeats: draws of a repeated direction, the first included; 1 repeats none and measures no error.
-        repeat_pairs: directions that are repeated, drawn at random; all of them where there are fewer.
+        repeat_pairs: directions that are repeated, drawn at random; all of them where there are fewer, or for None.
+        smallest: whether a direction's size is that of its smallest draw (paper: yes, of 3), not the mean. The
+            more draws the smaller it is, so that all directions are repeated then.
     """
 
     images_per_class: int = 100
     repeats: int = 1
-    repeat_pairs: int = 20
+    repeat_pairs: int | None = 20
+    smallest: bool = False
 
     def __post_init__(self) -> None:
         for name in ("images_per_class", "repeats", "repeat_pairs"):
-            if (value := getattr(self, name)) < 1:
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, not at least 1")
+        if self.smallest and self.repeat_pairs is not None:
+            raise ConfigError(
+                f"repeat_pairs is {self.repeat_pairs}, but where the smallest draw counts every direction must be "
+                "repeated equally often"
+            )
 
 
 class Store(Protocol):
@@ -152,10 +160,13 @@ def seeded(*words: object) -> torch.Generator:
 def plan_draws(directions: Sequence[Direction], sampling: Sampling, *, seed: int) -> list[Draw]:
     """Return the draws of ``directions`` in the random order in which they are to be made.
 
-    Pairs and triggers from all classes are repeated apart from each other, each by ``sampling``.
+    Pairs and triggers from all classes are repeated apart from each other, each by ``sampling``. Where the
+    smallest draw counts, the draws of a direction follow each other.
     """
     generator = seeded(seed, "order")
     draws = [Draw(*direction) for direction in directions]
+    if sampling.smallest:
+        return [d._replace(repeat=r) for d in _shuffled(draws, generator) for r in range(sampling.repeats)]
     for universal in (False, True):
         kind = _shuffled([d for d in draws if (d.source_class is None) == universal], generator)
         again = kind[: sampling.repeat_pairs]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import NormalDist, fmean, variance
 
 _Z = 1.959963984540054  # the normal's 97.5 % point
 _FEW = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764}  # Student's t for so few degrees of freedom
@@ -48,8 +48,21 @@ class MeanSize:
     covers: str
 
 
-def mean_size(sizes: Sequence[Sequence[float]], spread: Spread | None, *, missing: int) -> MeanSize | None:
-    """Return the mean over directions of their mean over draws, with a 95 % interval; None without any.
+def noise_of(draws: int, *, smallest: bool = False) -> float:
+    """Return the deviation of the mean of ``draws`` draws, or of the smallest, in deviations of a single one."""
+    if not smallest:
+        return 1 / math.sqrt(draws)
+    normal, width = NormalDist(), 0.01
+    points = [width * k for k in range(-800, 801)]
+    weights = [draws * normal.pdf(x) * (1 - normal.cdf(x)) ** (draws - 1) * width for x in points]
+    middle = sum(weight * x for weight, x in zip(weights, points, strict=True))
+    return math.sqrt(sum(weight * (x - middle) ** 2 for weight, x in zip(weights, points, strict=True)))
+
+
+def mean_size(
+    sizes: Sequence[float], errors: Sequence[float] | None, *, freedom: int, missing: int
+) -> MeanSize | None:
+    """Return the mean of ``sizes`` with a 95 % interval; None without any.
 
     Where every direction asked for was measured, only the draws of images and starts make the mean unsure.
     Where some are ``missing`` because the run was stopped, the measured ones are a random sample of them, and
@@ -57,30 +70,23 @@ def mean_size(sizes: Sequence[Sequence[float]], spread: Spread | None, *, missin
     of directions.
 
     Args:
-        sizes: for each direction with a trigger the sizes of its draws that found one.
-        spread: between draws of one direction, if it is known.
+        sizes: of the directions that have a trigger.
+        errors: standard error of each of them, if it is known.
+        freedom: degrees of freedom of what these errors were taken from.
         missing: how many directions that were asked for were not measured.
     """
     if not sizes:
         return None
-    entries = [fmean(draws) for draws in sizes]
-    count, value = len(entries), fmean(entries)
-    of_draws = None
-    if spread is not None:
-        of_draws = (
-            sum(
-                (spread.relative * size) ** 2 / len(draws) for size, draws in zip(entries, sizes, strict=True)
-            )
-            / count**2
-        )
+    count, value = len(sizes), fmean(sizes)
+    of_draws = None if errors is None else sum(error**2 for error in errors) / count**2
     if missing == 0:
-        if spread is None or of_draws is None:
+        if of_draws is None:
             return MeanSize(value, None, "")
-        return MeanSize(value, _interval(value, of_draws, spread.freedom), "draws")
+        return MeanSize(value, _interval(value, of_draws, freedom), "draws")
     if count < 2:
         return MeanSize(value, None, "")
     measured = count / (count + missing)
-    of_all = variance(entries, value) / count  # holds the draws' error too
+    of_all = variance(sizes, value) / count  # holds the draws' error too
     if of_draws is not None:
         of_all = (1 - measured) * of_all + measured * of_draws
     return MeanSize(value, _interval(value, of_all, count - 1), "draws and pairs")

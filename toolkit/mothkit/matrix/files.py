@@ -91,17 +91,24 @@ def _write_npz(path: Path, distances: Distances, classes: int) -> None:
         "target": np.array([e.target_class for e in entries]),
         "found": np.array([e.found for e in entries]),
     }
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as file:
+            with archive.open(_member(name), "w") as file:
                 np.save(file, array)
         _add_stack(archive, "masks", [e.trigger.mask for e in entries])
         _add_stack(archive, "patterns", [e.trigger.pattern for e in entries])
 
 
+def _member(name: str) -> zipfile.ZipInfo:
+    """Return the entry of an array, without a time: the same arrays are the same file."""
+    info = zipfile.ZipInfo(f"{name}.npy")
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info
+
+
 def _add_stack(archive: zipfile.ZipFile, name: str, tensors: Sequence[torch.Tensor]) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(tensors), *tensors[0].shape)}
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+    with archive.open(_member(name), "w", force_zip64=True) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for tensor in tensors:
             file.write(tensor.numpy().astype("<f4").tobytes())

@@ -40,7 +40,7 @@ def grid_of(distances: Distances) -> Grid:
     return Grid(
         rows=(*sources, *([None] if distances.universal else [])),
         columns=tuple(sorted({e.target_class for e in entries})),
-        cells={(e.source_class, e.target_class): e for e in entries},
+        cells={e.direction: e for e in entries},
     )
 
 

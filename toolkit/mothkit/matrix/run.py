@@ -1,9 +1,10 @@
 """A measurement of an opened model, from what is asked to distances: planned, kept, resumed, stopped in time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from mothkit.distance import Distances, gather
 from mothkit.errors import ConfigError
 from mothkit.events import EventSink, Note, PhaseStarted
 from mothkit.images import ImageSet
-from mothkit.inversion.config import InversionConfig
+from mothkit.inversion.config import QUICK, InversionConfig
 from mothkit.matrix.draws import (
     Deadline,
     Direction,
@@ -25,6 +26,8 @@ from mothkit.matrix.draws import (
     plan_draws,
 )
 from mothkit.matrix.store import DrawStore
+
+_SOME_TWICE = Sampling(repeats=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +46,8 @@ class MatrixSettings:
     directions: Sequence[Direction] | None = None
     classes: Sequence[int] | None = None
     universal: bool = False
-    inversion: InversionConfig = field(default_factory=InversionConfig)
-    sampling: Sampling = field(default_factory=lambda: Sampling(repeats=2))
+    inversion: InversionConfig = QUICK
+    sampling: Sampling = _SOME_TWICE
     seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +61,45 @@ class MatrixSettings:
         among = range(classes) if self.classes is None else self.classes
         pairs = directions_among(among) if self.directions is None else self.directions
         return [*pairs, *((None, target) for target in among if self.universal)]
+
+
+PROFILES = {
+    "default": MatrixSettings(),
+    "paper": MatrixSettings(
+        inversion=InversionConfig(), sampling=Sampling(repeats=3, repeat_pairs=None, smallest=True)
+    ),
+}
+"""``default``: quick inversions, a few of them repeated for the error. ``paper``: its 1000 steps, smallest of three."""
+
+
+def profile_settings(
+    profile: str,
+    *,
+    steps: int | None = None,
+    images_per_class: int | None = None,
+    repeats: int | None = None,
+    repeat_pairs: int | None = None,
+) -> MatrixSettings:
+    """Return the settings of ``profile`` with the numbers that are given in place of its own.
+
+    Raises:
+        ConfigError: there is no such profile, or a number does not go with it.
+    """
+    if profile not in PROFILES:
+        raise ConfigError(f"there is no profile {profile!r}; expected one of {', '.join(PROFILES)}")
+    base = PROFILES[profile]
+    drawn: dict[str, Any] = {
+        "images_per_class": images_per_class,
+        "repeats": repeats,
+        "repeat_pairs": repeat_pairs,
+    }
+    return replace(
+        base,
+        inversion=base.inversion if steps is None else replace(base.inversion, steps=steps),
+        sampling=replace(
+            base.sampling, **{name: value for name, value in drawn.items() if value is not None}
+        ),
+    )
 
 
 @dataclass(slots=True)
@@ -105,7 +147,7 @@ class Measurement:
 
     def distances(self) -> Distances:
         """Return what was found so far."""
-        return gather(self.directions, self.done)
+        return gather(self.directions, self.done, self.settings.sampling)
 
     def fingerprint(self) -> str:
         """Return a digest of all that the finished chunks depend on."""

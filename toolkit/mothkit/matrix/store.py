@@ -1,20 +1,19 @@
 """A folder of finished chunks, from which a stopped measurement goes on.
 
-A chunk is two files: its triggers as an array, and its numbers as JSON, written last: a chunk counts once that is
-there. Triggers are mapped from the disk and not kept in memory.
+A chunk is two files: its triggers as plain float32, and its numbers as JSON, written last: a chunk counts once that
+is there. Triggers are mapped from the disk and not kept in memory; torch's map, unlike numpy's, holds no file open.
 """
 
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mothkit.errors import OutputError, ResumeError, ShapeError
@@ -24,15 +23,23 @@ from mothkit.records import to_json, write_text
 from mothkit.triggers.patch import Trigger
 
 _PLAN = "plan.json"
+_CHUNKS = "[0-9][0-9][0-9][0-9][0-9].*"
 _FORMAT = "mothkit draws 1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DrawStore:
-    """Chunks of one measurement in ``folder``; ``fingerprint`` names its model, images and settings."""
+    """Chunks of one measurement.
+
+    Attributes:
+        folder: theirs alone.
+        fingerprint: names model, images and settings.
+        is_ours: whether the folder's chunks are this measurement's, and not those of an earlier one.
+    """
 
     folder: Path
     fingerprint: str
+    is_ours: bool = field(default=False, init=False)
 
     @property
     def holds_a_run(self) -> bool:
@@ -40,24 +47,30 @@ class DrawStore:
         return (self.folder / _PLAN).exists()
 
     def open(self, *, resume: bool) -> None:
-        """Make the folder ready: take up the chunks that are in it, or delete them.
+        """Make the folder ready. Chunks of an earlier measurement stay until the first new one is saved.
 
         Raises:
-            ResumeError: it holds another measurement's chunks, or a file that is none.
-            OutputError: it cannot be written.
+            ResumeError: it holds another measurement's chunks, and these were to be resumed.
+            OutputError: it holds something else, or cannot be written.
         """
         if resume and self.holds_a_run:
             self._check_plan()
+            self.is_ours = True
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / _PLAN).unlink(missing_ok=True)
-            for old in self.folder.glob("[0-9][0-9][0-9][0-9][0-9].*"):
-                old.unlink()
-            plan = {"format": _FORMAT, "fingerprint": self.fingerprint}
-            write_text(self.folder / _PLAN, json.dumps(plan) + "\n")
+            if not self.holds_a_run and any(self.folder.iterdir()):
+                raise OutputError(f"{self.folder}: holds files of something else; choose another folder")
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
+
+    def _begin(self) -> None:
+        """Replace an earlier measurement; its plan goes last, so that no chunk is ever taken for another's."""
+        for old in self.folder.glob(_CHUNKS):
+            old.unlink()
+        plan = {"format": _FORMAT, "fingerprint": self.fingerprint}
+        write_text(self.folder / _PLAN, json.dumps(plan) + "\n")
+        self.is_ours = True
 
     def _check_plan(self) -> None:
         plan = self._json(_PLAN)
@@ -78,18 +91,18 @@ class DrawStore:
             ResumeError: its files are damaged, or those of other draws.
         """
         name = f"{number:05}.json"
-        if not (self.folder / name).exists():
+        if not self.is_ours or not (self.folder / name).exists():
             return None
-        told, array = self._json(name), self.folder / f"{number:05}.npy"
+        told, array = self._json(name), self.folder / f"{number:05}.f32"
         try:
             with array.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != told["sha256"]:
-                raise ResumeError(f"{array}: is damaged; delete it and {name} to measure them again")
-            values = torch.from_numpy(np.load(array, mmap_mode="c", allow_pickle=False))
+                raise ResumeError(f"{array}: is damaged; delete {name} to measure its part again")
+            values = torch.from_file(str(array), size=math.prod(told["shape"])).view(told["shape"])
             measured = [_read(entry, values[k]) for k, entry in enumerate(told["draws"])]
-        except (OSError, KeyError, TypeError, ValueError, IndexError, ShapeError) as error:
-            raise self._unreadable(array, error) from error
+        except (OSError, KeyError, TypeError, ValueError, IndexError, RuntimeError, ShapeError) as error:
+            raise self._unreadable(self.folder / name, error) from error
         if [each.draw for each in measured] != list(chunk):
             raise ResumeError(f"{self.folder / name}: holds other draws than were planned; start anew")
         return measured
@@ -100,13 +113,17 @@ class DrawStore:
         Raises:
             OutputError: it cannot be written.
         """
-        triggers = [torch.cat([each.trigger.mask, each.trigger.pattern]) for each in measured]
-        buffer = BytesIO()
-        np.save(buffer, torch.stack(triggers).numpy())
-        payload = buffer.getvalue()
-        told = {"sha256": hashlib.sha256(payload).hexdigest(), "draws": [_told(each) for each in measured]}
+        values = torch.stack([torch.cat([each.trigger.mask, each.trigger.pattern]) for each in measured])
+        payload = values.numpy().tobytes()
+        told = {
+            "sha256": hashlib.sha256(payload).hexdigest(),
+            "shape": list(values.shape),
+            "draws": [_told(each) for each in measured],
+        }
         try:
-            write_bytes(self.folder / f"{number:05}.npy", payload)
+            if not self.is_ours:
+                self._begin()
+            write_bytes(self.folder / f"{number:05}.f32", payload)
             write_text(self.folder / f"{number:05}.json", to_json(told))
         except OSError as error:
             raise OutputError(
@@ -121,7 +138,7 @@ class DrawStore:
         except (OSError, ValueError) as error:
             raise self._unreadable(path, error) from error
         if not isinstance(found, dict):
-            raise ResumeError(f"{path}: is no record of draws; delete it and start anew")
+            raise ResumeError(f"{path}: is no record of draws; delete it")
         return found
 
     @staticmethod
