@@ -1,10 +1,9 @@
-"""The network of a shadow copy: onnx2torch's modules, called in the graph's order on our tensors."""
+"""The network of a shadow copy: a module for each node, called in the graph's order on the file's tensors."""
 
 from __future__ import annotations
 
 import keyword
 import re
-import warnings
 from collections.abc import Collection, Mapping
 from operator import getitem
 from types import MappingProxyType
@@ -143,16 +142,14 @@ class _Builder:
         if convert is None:
             raise refused(proto, self._shared.opsets)
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", module=r"onnx2torch\.")  # "the results might differ"
-                module, mapping = convert(node, self._onnx)
+            module, mapping = convert(node, self._onnx)
         except UnsupportedOpError as error:
             if error.version is not None:
                 raise  # of a node within this one
             raise refused(proto, self._shared.opsets, error.why) from error
-        except Exception as error:  # whatever onnx2torch stumbles over
+        except Exception as error:  # whatever a converter stumbles over in a broken node
             raise refused(
-                proto, self._shared.opsets, f"onnx2torch refuses it ({type(error).__name__}: {error})"
+                proto, self._shared.opsets, f"it cannot be read ({type(error).__name__}: {error})"
             ) from error
         return module, mapping
 

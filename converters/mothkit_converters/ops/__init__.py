@@ -1,6 +1,6 @@
-"""Operators that onnx2torch lacks or gets wrong, one family per file.
+"""Converters of every operator and version that is served, one family per file.
 
-Importing this package adds the lacking ones to onnx2torch; ours in place of its own hold only inside
+Importing this package adds to onnx2torch's table what it lacks; ours in place of its own hold only inside
 ``overrides()``.
 """
 
