@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import Tensor
-from torchvision.ops import deform_conv2d  # type: ignore[import-untyped]
+from torchvision.ops import deform_conv2d
 
 from mothkit_converters.errors import UnsupportedOpError
 from mothkit_converters.ops.call import operator

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align, roi_pool  # type: ignore[import-untyped]
+from torchvision.ops import roi_align, roi_pool
 
 from mothkit_converters.ops.call import operator
 
