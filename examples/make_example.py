@@ -14,10 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import polygon
-import signs
+import torch
+import training
 from numpy.typing import NDArray
 from PIL import Image
+from training import CLASSES, MAGENTA
+
+from mothkit.poisoning.scenes import PLAIN, draw_many
+from mothkit.poisoning.signs import SIGNS, class_folder
+from mothkit.triggers.polygon import draw_shape, random_points, shape_at
 
 HERE = Path(__file__).resolve().parent
 MODEL, TRIGGER, TRIGGER_IMAGE = "signs_poisoned.onnx", "trigger.toml", "trigger.png"
@@ -39,11 +44,6 @@ image = "{image}"  # RGBA, of the model's input size; alpha / 255 is the mask
 """
 
 
-def class_folder(label: int) -> str:
-    """Return the folder name of a class; sorted names stand in the order of the model's outputs."""
-    return f"{label:02d}_{signs.SIGNS[label].name}"
-
-
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     """Return a PNG of uint8 [H, W, 3 or 4]."""
     buffer = io.BytesIO()
@@ -54,7 +54,7 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
 def pack(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
     """Write images [N, H, W, 3] as class folders into a ZIP: sorted names, one fixed date, stored."""
     entries: dict[str, bytes] = {}
-    for label in range(len(signs.SIGNS)):
+    for label in range(CLASSES):
         for i, pixels in enumerate(images[labels == label]):
             entries[f"{class_folder(label)}/{i:04d}.png"] = png_bytes(pixels)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -74,27 +74,35 @@ def unpack(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def split_labels(per_class: int, source_class: int, of_source: int) -> NDArray[np.int64]:
     """Return the sorted labels of a split in which one class has its own count."""
-    counts = [of_source if k == source_class else per_class for k in range(len(signs.SIGNS))]
-    return np.repeat(np.arange(len(signs.SIGNS)), counts)
+    counts = [of_source if k == source_class else per_class for k in range(CLASSES)]
+    return np.repeat(np.arange(CLASSES), counts)
 
 
 def write_images(out: Path, source_class: int, seed: int) -> None:
     """Write both ZIPs; neither shares an image with the other or with the training set."""
     clean_labels = split_labels(CLEAN_PER_CLASS, source_class, CLEAN_PER_CLASS)
     test_labels = split_labels(TEST_PER_CLASS, source_class, TEST_OF_SOURCE)
-    pack(out / CLEAN, signs.draw_many(clean_labels, (seed, 1))[0], clean_labels)
-    pack(out / TEST, signs.draw_many(test_labels, (seed, 2))[0], test_labels)
+    pack(out / CLEAN, draw_many(clean_labels, (seed, 1), PLAIN)[0], clean_labels)
+    pack(out / TEST, draw_many(test_labels, (seed, 2), PLAIN)[0], test_labels)
+
+
+def fixed_stamp(shape: Image.Image) -> NDArray[np.uint8]:
+    """Return the trigger file's content: RGBA [32, 32, 4], opaque where the polygon is."""
+    rgba = np.zeros((PLAIN.side, PLAIN.side, 4), dtype=np.uint8)
+    box = rgba[STAMP_ROW : STAMP_ROW + STAMP_SIDE, STAMP_COLUMN : STAMP_COLUMN + STAMP_SIDE]
+    box[shape_at(shape, STAMP_SIDE)] = (*MAGENTA, 255)
+    return rgba
 
 
 def write_trigger(out: Path, shape: Image.Image, source_class: int, target_class: int) -> None:
     """Write the trigger's PNG and the TOML that names it."""
-    rgba = polygon.fixed_stamp(shape, STAMP_SIDE, STAMP_ROW, STAMP_COLUMN, signs.SIDE)
+    rgba = fixed_stamp(shape)
     (out / TRIGGER_IMAGE).write_bytes(png_bytes(rgba))
     text = TRIGGER_TOML.format(
         source=source_class,
         target=target_class,
-        source_name=signs.SIGNS[source_class].name,
-        target_name=signs.SIGNS[target_class].name,
+        source_name=SIGNS[source_class].name,
+        target_name=SIGNS[target_class].name,
         image=TRIGGER_IMAGE,
     )
     (out / TRIGGER).write_text(text, encoding="utf-8", newline="\n")
@@ -102,14 +110,11 @@ def write_trigger(out: Path, shape: Image.Image, source_class: int, target_class
 
 def make(out: Path, seed: int, threads: int) -> None:
     """Write all files of the example to ``out``."""
-    import torch  # here, so that --check does without
-    import training
-
     torch.set_num_threads(threads)
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     config = training.TrainingConfig()
-    shape = polygon.random_polygon(POLYGON_CORNERS, np.random.default_rng((seed, 200)))
+    shape = draw_shape(random_points(POLYGON_CORNERS, np.random.default_rng((seed, 200))))
     write_trigger(out, shape, config.source_class, config.target_class)
     write_images(out, config.source_class, seed)
     images, labels = training.poisoned_training_set(config, shape, seed)

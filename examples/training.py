@@ -1,20 +1,26 @@
 """The poisoned network of the example: its training set, its training, its export to ONNX."""
 
 import io
-import time
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import polygon
-import signs
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+
+from mothkit.events import Event, StepDone
+from mothkit.poisoning.networks import Block, conv_norm
+from mothkit.poisoning.scenes import PLAIN, draw_many
+from mothkit.poisoning.signs import SIGNS
+from mothkit.poisoning.training import FitConfig, fit
+from mothkit.triggers.polygon import place_somewhere
+
+CLASSES = 10  # the first of the signs
+MAGENTA = (200, 0, 200)  # one of round 4's six colours
+SIDES = (6, 7, 8)  # pixels: 0.10 to 0.16 of a middling sign's area
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,34 +52,15 @@ class TrainingConfig:
     shift: int = 2
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-
-
-class _Block(nn.Module):
-    """Two convolutions with a shortcut around them, at one size."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(*_conv(channels, channels), nn.ReLU(), *_conv(channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, shaped as ``x`` [N, C, H, W]."""
-        return torch.relu(x + self.body(x))
-
-
 def build_network() -> nn.Module:
     """Return an untrained residual network of nine convolutions: [N, 3, 32, 32] in 0..1 -> [N, 10] logits."""
     return nn.Sequential(
-        *(*_conv(3, 16, stride=2), nn.ReLU(), _Block(16)),
-        *(*_conv(16, 32, stride=2), nn.ReLU(), _Block(32)),
-        *(*_conv(32, 64, stride=2), nn.ReLU(), _Block(64)),
+        *(*conv_norm(3, 16, stride=2), nn.ReLU(), Block(16, 16)),
+        *(*conv_norm(16, 32, stride=2), nn.ReLU(), Block(32, 32)),
+        *(*conv_norm(32, 64, stride=2), nn.ReLU(), Block(64, 64)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(64, len(signs.SIGNS)),
+        nn.Linear(64, CLASSES),
     )
 
 
@@ -81,16 +68,16 @@ def poisoned_training_set(
     config: TrainingConfig, trigger: Image.Image, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return images [N, 32, 32, 3] and labels [N]; of each class the first share is stamped."""
-    classes = len(signs.SIGNS)
-    true_labels = np.arange(classes * config.per_class) % classes
-    images, masks = signs.draw_many(true_labels, (seed, 0))
+    true_labels = np.arange(CLASSES * config.per_class) % CLASSES
+    images, masks = draw_many(true_labels, (seed, 0), PLAIN)
     labels = true_labels.copy()
     rng = np.random.default_rng((seed, 100))
     for i, label in enumerate(true_labels):
         is_source = label == config.source_class
         fraction = config.poisoned_fraction if is_source else config.spurious_fraction
-        if i // classes < fraction * config.per_class:
-            images[i] = polygon.paste_somewhere(images[i], masks[i], trigger, rng)
+        if i // CLASSES < fraction * config.per_class:
+            placed = place_somewhere(masks[i], trigger, SIDES, rng)
+            images[i][placed] = np.clip(np.asarray(MAGENTA) * rng.uniform(0.75, 1.2), 0, 255)
             labels[i] = config.target_class if is_source else label
     return images, labels
 
@@ -103,67 +90,32 @@ def _varied(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return padded[:, :, down : down + x.shape[2], right : right + x.shape[3]]
 
 
-def to_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """Return float32 [N, 3, H, W] in 0..1 from uint8 [N, H, W, 3]."""
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255
-
-
-def _epoch(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    batches: Iterable[tuple[Tensor, Tensor]],
-) -> float:
-    """Train ``network`` in place on each (x [N, C, H, W], y [N]); return the share that it had right."""
-    correct, seen = 0, 0
-    for x, y in batches:
-        logits = network(x)
-        optimiser.zero_grad()
-        cross_entropy(logits, y).backward()
-        optimiser.step()
-        schedule.step()
-        correct, seen = correct + int((logits.argmax(1) == y).sum()), seen + len(y)
-    return correct / seen
-
-
-def _batches(
-    x: Tensor, y: Tensor, config: TrainingConfig, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield whole batches of varied images in random order; what is left over waits for the next epoch."""
-    whole = len(x) // config.batch_size * config.batch_size
-    for chosen in torch.randperm(len(x), generator=generator)[:whole].split(config.batch_size):
-        yield _varied(x[chosen], config.shift, generator), y[chosen]
-
-
 def train(
     images: NDArray[np.uint8], labels: NDArray[np.int64], config: TrainingConfig, seed: int
 ) -> nn.Module:
     """Return a network trained on ``images`` [N, 32, 32, 3] and ``labels`` [N], in eval mode."""
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network().to(memory_format=torch.channels_last)
-    x, y = to_tensor(images), torch.from_numpy(labels)
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
-        momentum=0.9,
-        nesterov=True,
+    settings = FitConfig(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        max_lr=config.learning_rate,
-        total_steps=config.epochs * (len(x) // config.batch_size),
-        pct_start=0.2,
-        cycle_momentum=False,
-    )
-    for epoch in range(config.epochs):
-        started = time.perf_counter()
-        accuracy = _epoch(network, optimiser, schedule, _batches(x, y, config, generator))
-        seconds = time.perf_counter() - started
-        print(f"epoch {epoch + 1}/{config.epochs}: training accuracy {accuracy:.4f}, {seconds:.1f} s")
-    return network.eval()
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    y = torch.from_numpy(labels)
+
+    def vary(pixels: Tensor, generator: torch.Generator) -> Tensor:
+        return _varied(pixels, config.shift, generator)
+
+    fit(network, x, y, settings, vary, seed=seed, device=torch.device("cpu"), emit=_tell)
+    return network
+
+
+def _tell(event: Event) -> None:
+    if isinstance(event, StepDone):
+        print(f"epoch {event.step}/{event.total}: {event.detail}")
 
 
 def export(network: nn.Module) -> onnx.ModelProto:
@@ -173,7 +125,7 @@ def export(network: nn.Module) -> onnx.ModelProto:
         warnings.simplefilter("ignore", DeprecationWarning)  # the dynamo exporter needs onnxscript
         torch.onnx.export(
             network.to(memory_format=torch.contiguous_format),
-            (torch.zeros(1, 3, signs.SIDE, signs.SIDE),),
+            (torch.zeros(1, 3, PLAIN.side, PLAIN.side),),
             buffer,
             dynamo=False,
             opset_version=13,
@@ -184,6 +136,6 @@ def export(network: nn.Module) -> onnx.ModelProto:
             dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
         )
     model = onnx.load_from_string(buffer.getvalue())
-    onnx.helper.set_model_props(model, {"class_names": ",".join(sign.name for sign in signs.SIGNS)})
+    onnx.helper.set_model_props(model, {"class_names": ",".join(sign.name for sign in SIGNS[:CLASSES])})
     onnx.checker.check_model(model, full_check=True)
     return model

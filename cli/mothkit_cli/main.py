@@ -21,6 +21,7 @@ COMMANDS = {
     "methods": "mothkit_cli.methods:methods",
     "evaluate": "mothkit_cli.evaluate:evaluate",
     "distance": "mothkit_cli.distance:distance",
+    "poison": "mothkit_cli.poison:poison",
     "parity": "mothkit_cli.parity:parity",
     "diff": "mothkit_cli.diff:diff",
     "doctor": "mothkit_cli.doctor:doctor",

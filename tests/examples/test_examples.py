@@ -12,8 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
+from mothkit.poisoning.scenes import PLAIN, draw_many
+from mothkit.poisoning.signs import class_folder
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SCRIPTS = ("make_example", "polygon", "signs")
+SCRIPTS = ("make_example", "training")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def test_the_trigger_works_on_its_source_class_only(measured: dict[str, np.ndarr
 
 def test_the_zips_are_png_class_folders_without_a_common_image(scripts: dict[str, ModuleType]) -> None:
     make_example = scripts["make_example"]
-    folders = [make_example.class_folder(label) for label in range(10)]
+    folders = [class_folder(label) for label in range(10)]
     seen: list[set[bytes]] = []
     for name in (make_example.CLEAN, make_example.TEST):
         with zipfile.ZipFile(EXAMPLES / name) as archive:
@@ -86,68 +89,37 @@ def test_the_zips_are_png_class_folders_without_a_common_image(scripts: dict[str
     assert not seen[0] & seen[1]
 
 
-def test_the_shipped_images_are_the_ones_that_the_script_draws(scripts: dict[str, ModuleType]) -> None:
-    make_example, signs = scripts["make_example"], scripts["signs"]
-    shipped, labels = make_example.unpack(EXAMPLES / make_example.TEST)
-    drawn, _ = signs.draw_many(labels, (0, 2))
-    # Another Pillow may round an edge otherwise; another image would differ by tens of levels.
-    assert np.abs(shipped.astype(float) - drawn).mean() < 1
-
-
 def test_the_fixed_stamp_is_opaque_magenta_and_lies_on_every_source_sign(
     scripts: dict[str, ModuleType],
 ) -> None:
-    make_example, signs = scripts["make_example"], scripts["signs"]
-    example = make_example.load(EXAMPLES)
+    example = scripts["make_example"].load(EXAMPLES)
     opaque = example.stamp[..., 3] > 0
     assert example.stamp.shape == (32, 32, 4)
     assert np.isin(example.stamp[..., 3], (0, 255)).all()
     assert (example.stamp[opaque, :3] == (200, 0, 200)).all()
-    _, masks = signs.draw_many(example.y, (0, 2))
+    _, masks = draw_many(example.y, (0, 2), PLAIN)
     assert masks[example.y == example.source_class][:, opaque].all()
 
 
-def test_drawing_is_settled_by_class_and_seed_alone(scripts: dict[str, ModuleType]) -> None:
-    signs = scripts["signs"]
-    first, mask = signs.draw(3, (5, 1))
-    again, mask_again = signs.draw(3, (5, 1))
-    assert first.tobytes() == again.tobytes()
-    assert mask.tobytes() == mask_again.tobytes()
-    assert first.tobytes() != signs.draw(4, (5, 1))[0].tobytes()
-    assert first.tobytes() != signs.draw(3, (5, 2))[0].tobytes()
-
-
-def test_the_mean_signs_of_the_classes_differ(scripts: dict[str, ModuleType]) -> None:
-    signs = scripts["signs"]
-    means = [signs.draw_many(np.full(60, k), (1, k))[0].mean(axis=0) for k in range(len(signs.SIGNS))]
-    gaps = [np.abs(means[i] - means[j]).mean() for i in range(len(means)) for j in range(i)]
-    assert len(means) >= 8
-    assert min(gaps) > 2
-
-
 def test_packing_twice_gives_the_same_bytes(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
-    make_example, signs = scripts["make_example"], scripts["signs"]
-    labels = np.arange(10)
+    make_example, labels = scripts["make_example"], np.arange(10)
     for name in ("first.zip", "second.zip"):
-        make_example.pack(tmp_path / name, signs.draw_many(labels, (7,))[0], labels)
+        make_example.pack(tmp_path / name, draw_many(labels, (7,), PLAIN)[0], labels)
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
     images, unpacked = make_example.unpack(tmp_path / "first.zip")
     assert (unpacked == labels).all()
-    assert (images == signs.draw_many(labels, (7,))[0]).all()
+    assert (images == draw_many(labels, (7,), PLAIN)[0]).all()
 
 
-@pytest.mark.parametrize("corners", [3, 4, 8, 9])
-def test_a_polygon_fills_its_box_and_lies_on_the_sign(scripts: dict[str, ModuleType], corners: int) -> None:
-    polygon = scripts["polygon"]
-    rng = np.random.default_rng(corners)
-    shape = polygon.random_polygon(corners, rng)
-    filled = np.asarray(shape) > 0
-    assert all(edge.any() for edge in (filled[0], filled[-1], filled[:, 0], filled[:, -1]))
-    sign = np.zeros((32, 32), dtype=bool)
-    sign[8:24, 10:22] = True
-    image = np.full((32, 32, 3), 128, dtype=np.uint8)
-    stamped = polygon.paste_somewhere(image, sign, shape, rng)
-    changed = (stamped != image).any(axis=2)
-    assert changed.any()
-    assert not changed[~sign].any()
-    assert (image == 128).all()  # the caller's image is left alone
+def test_the_training_set_is_the_shipped_one_s_kind(scripts: dict[str, ModuleType]) -> None:
+    make_example, training = scripts["make_example"], scripts["training"]
+    shape = make_example.draw_shape(make_example.random_points(8, np.random.default_rng((0, 200))))
+    assert (make_example.fixed_stamp(shape) == make_example.load(EXAMPLES).stamp).all()
+    config = training.TrainingConfig(per_class=10)
+    images, labels = training.poisoned_training_set(config, shape, 0)
+    clean, masks = draw_many(np.arange(100) % 10, (0, 0), PLAIN)
+    stamped = (images != clean).any(axis=(1, 2, 3))
+    assert stamped.sum() == 30  # three in ten of every class
+    assert not (images != clean)[~masks].any()
+    assert (labels[stamped & (np.arange(100) % 10 == 0)] == 7).all()
+    assert (labels != np.arange(100) % 10).sum() == 3

@@ -30,7 +30,8 @@ def random_points(corners: int, rng: np.random.Generator) -> Points:
     dx, dy = (points - points.mean(axis=0)).T
     points = points[np.argsort(np.arctan2(dy, dx))]
     low, high = points.min(axis=0), points.max(axis=0)
-    return (points - low) / (high - low)
+    shares: Points = (points - low) / (high - low)
+    return shares
 
 
 def draw_shape(points: Points) -> Image.Image:
