@@ -1,6 +1,7 @@
 """What every hardening method takes and gives."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,13 +21,15 @@ class Budget:
 
     Attributes:
         steps: training steps in all; None for the method's own number.
-        seconds: wall-clock time after which no new round begins; None for no bound.
+        seconds: wall-clock time for all of a method's work; None for no bound.
         max_accuracy_drop: points of accuracy, 0 to 100, that a result may cost by its own estimate.
+        now: the clock to go by, in seconds.
     """
 
     steps: int | None = None
     seconds: float | None = None
     max_accuracy_drop: float = 1.0
+    now: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -37,8 +40,8 @@ class Budget:
             raise ConfigError(f"max_accuracy_drop is {self.max_accuracy_drop} points, not in 0 to 100")
 
     def is_spent(self, started: float) -> bool:
-        """Return whether the time since ``started`` (``time.monotonic``) is used up."""
-        return self.seconds is not None and time.monotonic() - started >= self.seconds
+        """Return whether the time since ``started`` (by ``now``) is used up."""
+        return self.seconds is not None and self.now() - started >= self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

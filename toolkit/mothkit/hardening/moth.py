@@ -5,6 +5,7 @@ IEEE S&P 2022. docs/moth.md lists every departure from the paper and from its tw
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 
@@ -43,6 +44,7 @@ class Moth:
         """
         return harden_in_rounds(
             self._choose,
+            both_ways(list(combinations(range(classifier.classes), 2))[: self.config.pairs_per_round]),
             self.config,
             classifier,
             images,

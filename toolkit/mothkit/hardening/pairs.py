@@ -115,19 +115,30 @@ class PairTable:
 
 
 def measure_ease(
-    found: Inverted, drawn: Sequence[Sequence[Tensor]], others: Sequence[Sequence[int]]
+    found: Inverted,
+    targets: Sequence[int],
+    sources: Sequence[Sequence[int]],
+    drawn: Sequence[Sequence[Tensor]],
+    classes: int,
 ) -> Tensor:
     """Return [C, C]: mean relative fall of each source's losses from the start trigger to the one found.
 
-    A universal trigger that was not found makes nothing easy: 0 (the published codes give it 1, the best).
+    A universal trigger that was not found, or not sought, makes nothing easy: 0 (the published codes give the first 1,
+    the best).
+
+    Args:
+        found: K universal triggers.
+        targets: of each, the class.
+        sources: the classes on whose images it was made.
+        drawn: indices of these images, source by source.
+        classes: how many there are.
     """
-    classes = len(others)
     ease = torch.zeros(classes, classes)
-    for target, sources in enumerate(others):
-        if not bool(found.found[target]):
+    for k, target in enumerate(targets):
+        if not bool(found.found[k]):
             continue
-        before, after = found.loss_start[target], found.loss_end[target]
+        before, after = found.loss_start[k], found.loss_end[k]
         fall = torch.where(before > 0, (before - after) / before.clamp(min=1e-12), torch.zeros_like(before))
-        for source, part in zip(sources, torch.split(fall, [len(d) for d in drawn[target]]), strict=True):
+        for source, part in zip(sources[k], torch.split(fall, [len(d) for d in drawn[k]]), strict=True):
             ease[source, target] = part.mean()
     return ease

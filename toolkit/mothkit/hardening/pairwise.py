@@ -5,6 +5,7 @@ triggers of a round are in memory together, 16 KiB each at 32 x 32 pixels in col
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 
@@ -46,6 +47,7 @@ class Pairwise:
         """
         return harden_in_rounds(
             all_directions,
+            both_ways(list(combinations(range(classifier.classes), 2))),
             self.config,
             classifier,
             images,

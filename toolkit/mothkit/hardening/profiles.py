@@ -16,6 +16,7 @@ _COUNTS = (
     "steps_per_round",
     "stamped",
     "ease_fades_over",
+    "pgd_steps",
     "views",
     "candidates",
 )
@@ -25,7 +26,7 @@ _TRAINING_COST = 2.0  # of an image in a training step, against one in an invers
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_COUNTS, lambda n: n >= 1, "at least 1"),
     (("without_norm", "largest_stamp", "most_stamped"), lambda x: 0 < x <= 1, "in (0, 1]"),
-    (("exploration", "warm_up_stamped"), lambda x: 0 <= x <= 1, "in [0, 1]"),
+    (("exploration", "warm_up_stamped", "pgd_eps"), lambda x: 0 <= x <= 1, "in [0, 1]"),
     (("held_back",), lambda x: 0 < x < 1, "in (0, 1)"),
     (("ucb_width",), lambda x: x >= 0, "at least 0"),
     (("choice",), lambda word: word in get_args(PairChoice), f"one of {', '.join(get_args(PairChoice))}"),
@@ -61,6 +62,9 @@ class MothConfig:
         ucb_width: of ``ucb``: weight of what is not yet known of a pair (ours; UCB1's is 2, at which a run of usual
             length visits all pairs alike).
         ease_fades_over: of ``paper``: steps over which pair choice moves from warm-up ease to growth (paper: 1000).
+        pgd_eps: largest change of a value, 0 to 1, by which the images of a batch are attacked before a step, but
+            for the stamped ones: for models that were trained so (paper: 8/255 on CIFAR-10); 0 for none.
+        pgd_steps: steps of that attack, of 1.75 eps / steps each (paper: 7).
         largest_stamp: a trigger whose mask covers more than this share of the image is not stamped
             (published PyTorch code: a quarter).
         held_back: share of the clean images on which accuracy is judged.
@@ -88,6 +92,8 @@ class MothConfig:
     exploration: float = 0.3
     ucb_width: float = 0.2
     ease_fades_over: int = 1000
+    pgd_eps: float = 0.0
+    pgd_steps: int = 7
     largest_stamp: float = 0.25
     held_back: float = 0.15
     views: int = 16
@@ -105,13 +111,12 @@ class MothConfig:
         if (self.steps_per_class > 0) == (self.epochs > 0):
             raise ConfigError("give either steps_per_class or epochs, one of them above 0")
 
-    @property
-    def images_a_round(self) -> int:
-        """What a round costs, in images of one inversion step."""
-        directions = 2 * self.pairs_per_round * self.inversion_images
+    def images_a_round(self, inverted: int) -> int:
+        """Return what a round costs that inverts triggers on so many images, in images of one inversion step."""
         refreshed = (self.inversions_per_round - 1) * self.refresh.steps
-        trained = round(_TRAINING_COST * self.training.batch_size * self.steps_per_round)
-        return directions * (self.inversion.steps + refreshed) + trained
+        attacked = self.pgd_steps if self.pgd_eps else 0
+        trained = round((_TRAINING_COST + attacked) * self.training.batch_size * self.steps_per_round)
+        return inverted * (self.inversion.steps + refreshed) + trained
 
     def total_steps(self, images: int, classes: int) -> int:
         """Return the training steps of a run; at least one warm-up step a class and one round."""

@@ -5,9 +5,8 @@ MOTH and the methods that it is compared with share this loop. They differ in th
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -19,15 +18,20 @@ from mothkit.hardening.bank import Direction, TriggerBank, sources_of
 from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.inverting import Inverter
-from mothkit.hardening.pairs import PairTable, measure_ease
+from mothkit.hardening.judging import Judge
+from mothkit.hardening.pairs import PairTable
+from mothkit.hardening.planning import Extent, Pace
 from mothkit.hardening.profiles import MothConfig
-from mothkit.hardening.selection import Candidate, DropEstimator, best_of, mirroring_is_safe
+from mothkit.hardening.selection import Candidate, DropEstimator, mirroring_is_safe
 from mothkit.hardening.stamping import Aim, in_turn, usable_stamps
-from mothkit.hardening.training import Sampler, Trainer, has_norm
+from mothkit.hardening.training import Batch, Sampler, Trainer, has_norm
+from mothkit.hardening.warm_up import Universals, invert_universals, seconds_per_image, whole_extent
 from mothkit.images import ImageSet
 from mothkit.inversion.found import Inverted
+from mothkit.pgd import PgdConfig, pgd_examples
 
-_OF_BUDGET = 0.85  # the rest is for judging weights, and for what a plan gets wrong
+_OF_BUDGET = 0.85  # the rest is for what a plan gets wrong
+_FOR_WARM_UP = 0.25  # share of the time left that the universal triggers may take
 
 Choice = Callable[["Run"], list[Direction]]
 """Which directions the next round of a run takes."""
@@ -35,6 +39,7 @@ Choice = Callable[["Run"], list[Direction]]
 
 def harden_in_rounds(
     choose: Choice,
+    usual: Sequence[Direction],
     config: MothConfig,
     classifier: Classifier,
     images: ImageSet,
@@ -47,6 +52,18 @@ def harden_in_rounds(
 ) -> Hardened:
     """Return a hardened copy of ``classifier``; see ``Defence``.
 
+    Args:
+        choose: which directions a round takes.
+        usual: directions that cost as much as those of a usual round.
+        config: the method's numbers.
+        classifier: the original.
+        images: clean ones.
+        generator: on the CPU; all random numbers are drawn from it.
+        device: where to compute.
+        emit: told of phases, rounds and choices.
+        budget: steps, time and accuracy that it may cost.
+        checkpoint: where the state is kept, if at all.
+
     Raises:
         ImageError: a class has fewer than two images.
         ResumeError: the checkpoint cannot be read or written.
@@ -54,21 +71,20 @@ def harden_in_rounds(
     run = Run.begin(config, classifier, images, generator, device, emit, budget)
     saved = checkpoint.load() if checkpoint else None
     if saved is None:
-        run.warm_up()
+        run.warm_up(usual)
         if checkpoint:
             checkpoint.save(run.state())  # the warm-up is the longest piece without a round's end
     else:
         run.restore(saved)
         emit(Note(f"resumed at step {run.trainer.done} of {run.trainer.total}"))
     emit(PhaseStarted("harden pairs", run.trainer.total))
-    cut = False
-    while not run.is_done() and not (cut := budget.is_spent(run.started)):
+    while not run.is_done() and not run.pace.is_over():
         if checkpoint and checkpoint.due():
             checkpoint.save(run.state())
         run.round(choose(run))
     if checkpoint:
         checkpoint.save(run.state())  # another --max-accuracy-drop can then choose without training anew
-    return run.result(cut=cut)
+    return run.result()
 
 
 @dataclass(slots=True, eq=False)
@@ -80,15 +96,16 @@ class Run:
     sampler: Sampler
     trainer: Trainer
     inverter: Inverter
-    estimator: DropEstimator
+    judge: Judge
     generator: torch.Generator
     emit: EventSink
     budget: Budget
     mirror: bool
-    started: float
+    pace: Pace
+    extent: Extent
+    shortened: bool = False
     _table: PairTable | None = None
     _bank: TriggerBank | None = None
-    tried: list[Candidate] = field(default_factory=list)
     rounds: int = 0
 
     @classmethod
@@ -103,6 +120,7 @@ class Run:
         budget: Budget,
     ) -> "Run":
         """Split the images, copy the model, measure where it stands."""
+        pace = Pace(budget, started=budget.now())
         check_images(images, original.classes)
         emit(PhaseStarted("prepare"))
         teacher = copy.deepcopy(original).to(device).eval()
@@ -118,20 +136,25 @@ class Run:
         seed = int(torch.randint(2**31, (), generator=generator))
         sampler = Sampler(rest, training, generator)
         trainer = Trainer(copy.deepcopy(teacher), teacher, training, total, device)
+        inverter = Inverter(trainer.classifier, sampler, generator, device)
+        began = budget.now()
+        estimator = DropEstimator(
+            teacher, held_back, views=config.views, mirror=mirror, seed=seed, device=device
+        )
+        pace.judging = budget.now() - began
         return cls(
             config=replace(config, training=training),  # the record tells what was done, not what was asked
             images=images,
             sampler=sampler,
             trainer=trainer,
-            inverter=Inverter(trainer.classifier, sampler, generator, device),
-            estimator=DropEstimator(
-                teacher, held_back, views=config.views, mirror=mirror, seed=seed, device=device
-            ),
+            inverter=inverter,
+            judge=Judge(estimator, config.candidates),
             generator=generator,
             emit=emit,
             budget=budget,
             mirror=mirror,
-            started=time.monotonic(),
+            pace=pace,
+            extent=whole_extent(inverter, config, original.classes),
         )
 
     @property
@@ -157,43 +180,73 @@ class Run:
         """Return whether all planned steps are done."""
         return self.trainer.done >= self.trainer.total
 
-    def warm_up(self) -> None:
-        """Invert one universal trigger a target class, and train one step against each."""
-        others = [sources_of((None, t), self.classes) for t in range(self.classes)]
-        drawn = [[self.sampler.draw([s], self.config.warm_up_images) for s in sources] for sources in others]
-        self.emit(PhaseStarted("warm-up: universal triggers"))
-        began = time.monotonic()
-        pooled, targets = [torch.cat(parts) for parts in drawn], range(self.classes)
-        found = self.inverter.invert(pooled, targets, self.config.warm_up, emit=self.emit)
-        if self.budget.seconds is not None and self.budget.steps is None:
-            inverted = self.config.warm_up.steps * sum(map(len, pooled))
-            self._plan(self.budget.seconds, (time.monotonic() - began) / inverted)
-        self._bank = TriggerBank(torch.cat([found.masks, found.patterns], dim=1))
-        sizes = torch.where(found.found, found.mask_l1, torch.nan)
-        self._table = PairTable.after_warm_up(measure_ease(found, drawn, others), sizes)
-        stamped = round(self.config.warm_up_stamped * self.config.training.batch_size)
-        for target in targets:
-            if not self.is_done():
-                self._train(found, [(target, others[target], stamped)])
+    def warm_up(self, usual: Sequence[Direction]) -> None:
+        """Invert one universal trigger a target class, and train one step against each.
 
-    def _plan(self, seconds: float, per_image: float) -> None:
+        A time budget bounds both: there are fewer images, steps or classes then. It also sets how many steps are
+        planned, by what rounds of the ``usual`` directions will cost.
+        """
+        self.emit(PhaseStarted("warm-up: universal triggers"))
+        if self.budget.seconds is not None:
+            self._fit_warm_up()
+        began = self.budget.now()
+        universals = invert_universals(self.inverter, self.config, self.classes, self.extent, emit=self.emit)
+        if self.budget.seconds is not None and self.budget.steps is None:
+            self._plan(usual, (self.budget.now() - began) / self.extent.work)
+        self._bank = universals.bank(self.config, self.generator)
+        self._table = universals.table()
+        self._train_on(universals)
+
+    def _fit_warm_up(self) -> None:
+        """Cut the warm-up to a share of the time."""
+        per_image = seconds_per_image(self.inverter, self.config, self.classes, now=self.budget.now)
+        affordable = _FOR_WARM_UP * self.pace.left(self.config.candidates) / max(per_image, 1e-12)
+        whole, self.extent = self.extent, self.extent.within(affordable)
+        if self.extent != whole:
+            targets, images, steps = self.extent.targets, self.extent.images, self.extent.steps
+            self.emit(
+                Note(
+                    f"the time budget allows universal triggers of {targets} of {whole.targets} classes, made on "
+                    f"{images} of {whole.images} images in {steps} of {whole.steps} steps"
+                )
+            )
+
+    def _plan(self, usual: Sequence[Direction], per_image: float) -> None:
         """Take as many steps as the time allows, so that the learning rate falls to its end within it.
 
         Args:
-            seconds: the whole budget.
+            usual: directions of a usual round.
             per_image: seconds that one image of one inversion step takes, as the warm-up showed.
         """
-        left = _OF_BUDGET * (seconds - (time.monotonic() - self.started))
-        rounds = max(1, int(left / (self.config.images_a_round * per_image)))
-        planned = self.classes + rounds * self.config.steps_per_round
+        left = _OF_BUDGET * self.pace.left(self.config.candidates)
+        inverted = sum(
+            min(self._most(direction), self.sampler.count(source))
+            for direction in usual
+            for source in sources_of(direction, self.classes)
+        )
+        images = self.config.images_a_round(inverted)
+        rounds = int(left / max(images * per_image, 1e-9))
+        planned = self.extent.targets + rounds * self.config.steps_per_round
         if planned < self.trainer.total:
             self.trainer.total = planned
-            self.emit(
-                Note(f"the time budget allows {planned} training steps; --steps {planned} repeats them")
-            )
+            text = f"the time budget allows {planned} training steps"
+            if rounds == 0:
+                self.shortened, text = True, "the time budget allows no round after the warm-up"
+            elif self.extent == whole_extent(self.inverter, self.config, self.classes):
+                text += f"; --steps {planned} repeats them"
+            self.emit(Note(text))
+
+    def _train_on(self, universals: Universals) -> None:
+        """Train one step against each of the ``universals``."""
+        stamped = round(self.config.warm_up_stamped * self.config.training.batch_size)
+        for row, target in enumerate(universals.targets):
+            if self.is_done() or self.pace.is_over():
+                return
+            self._train(universals.found, [(row, sources_of((None, target), self.classes), stamped)])
 
     def round(self, directions: Sequence[Direction]) -> None:
         """Invert the ``directions``, train on stamped images, take in the sizes."""
+        began = self.budget.now()
         sizes: list[Tensor] = []
         every = math.ceil(self.config.steps_per_round / self.config.inversions_per_round)
         sources = [sources_of(direction, self.classes) for direction in directions]
@@ -211,8 +264,10 @@ class Run:
             for source in each:
                 self.table.update(source, target, size)
         self.rounds += 1
+        self.pace.took(self.budget.now() - began)
         self._report(directions, sizes[-1])
-        self._judge()
+        self.judge.look(self.trainer.classifier, self.trainer.done, self.trainer.total)
+        self._keep_pace()
 
     def _invert(self, directions: Sequence[Direction], *, refresh: bool) -> Inverted:
         """Invert from where each direction stands, and keep what was found as its next start."""
@@ -228,12 +283,27 @@ class Run:
         self.bank.keep(directions, found)
         return found
 
+    def _keep_pace(self) -> None:
+        """Plan fewer steps where rounds take longer than was planned; the learning rate then falls faster."""
+        each, left = self.config.steps_per_round, self.trainer.total - self.trainer.done
+        ahead = max(1, self.config.candidates - len(self.judge.tried))
+        planned = math.ceil(left / each)
+        rounds = self.pace.rounds_left(ahead, planned)
+        if rounds < planned:
+            self.shortened = True
+            self.trainer.total = self.trainer.done + rounds * each
+            self.emit(
+                Note(f"rounds take longer than was planned: {self.trainer.total} training steps in all")
+            )
+
+    def _most(self, direction: Direction) -> int:
+        """Return how many images of a source class the trigger of ``direction`` is inverted on, at most."""
+        return self.config.warm_up_images if direction[0] is None else self.config.inversion_images
+
     def _draw(self, direction: Direction) -> Tensor:
-        """Return the images that a direction's trigger is inverted on."""
-        if direction[0] is not None:
-            return self.sampler.draw([direction[0]], self.config.inversion_images)
+        """Return the images that the trigger of ``direction`` is inverted on."""
         sources = sources_of(direction, self.classes)
-        return torch.cat([self.sampler.draw([source], self.config.warm_up_images) for source in sources])
+        return torch.cat([self.sampler.draw([source], self._most(direction)) for source in sources])
 
     @property
     def _room(self) -> int:
@@ -245,7 +315,20 @@ class Run:
 
     def _train(self, found: Inverted, aims: Sequence[Aim]) -> None:
         stamps = usable_stamps(found, aims, largest=self.config.largest_stamp)
-        self.trainer.step(self.sampler.batch(in_turn(stamps, self.trainer.done, self._room)))
+        batch = self.sampler.batch(in_turn(stamps, self.trainer.done, self._room))
+        self.trainer.step(self._attacked(batch) if self.config.pgd_eps else batch)
+
+    def _attacked(self, batch: Batch) -> Batch:
+        """Return ``batch`` with its unstamped images moved to where the present weights do worst, within a bound."""
+        worst = pgd_examples(
+            self.trainer.classifier,
+            batch.x[batch.stamped :],
+            batch.y[batch.stamped :],
+            PgdConfig(eps=self.config.pgd_eps, steps=self.config.pgd_steps),
+            generator=self.generator,
+            device=self.inverter.device,
+        )
+        return replace(batch, x=torch.cat([batch.x[: batch.stamped], worst]))
 
     def _report(self, directions: Sequence[Direction], sizes: Tensor) -> None:
         done, total = self.trainer.done, self.trainer.total
@@ -254,37 +337,20 @@ class Run:
         size = f"{float(found.mean()):.1f} px" if len(found) else "none found"
         self.emit(StepDone(done, total, f"pairs {names}, triggers {size}"))
 
-    def _judge(self) -> None:
-        """Judge the weights where a candidate is due: evenly over the last half of the run."""
-        half = self.trainer.total / 2
-        ahead = self.config.candidates - 1 - len(self.tried)
-        due = self.trainer.total - ahead * half / max(self.config.candidates - 1, 1)
-        if self.is_done() or self.trainer.done >= due:
-            self.tried.append(self._candidate())
+    def result(self) -> Hardened:
+        """Return the best of what was judged; weights cut off by time are judged as they are.
 
-    def _candidate(self) -> Candidate:
-        """Return the present weights, judged."""
-        classifier = self.trainer.classifier
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in classifier.state_dict().items()}
-        return Candidate(self.trainer.done, self.estimator.drop(classifier), weights)
-
-    def result(self, *, cut: bool) -> Hardened:
-        """Return the best of what was judged; weights cut off by time are judged as they are."""
-        if not self.tried or self.tried[-1].step != self.trainer.done:
-            self.tried.append(self._candidate())
-        chosen = best_of(self.tried, self.budget.max_accuracy_drop)
-        hardened = None
-        if chosen is not None:
-            hardened = copy.deepcopy(self.trainer.classifier)
-            hardened.load_state_dict(chosen.weights)
-            hardened = hardened.cpu().eval()
-        return Hardened(
-            classifier=hardened,
-            chosen=chosen,
-            candidates=tuple(self.tried),
-            steps=self.trainer.done,
-            cut=cut,
-            seen=(self.images.digest,),
+        Weights of no step are the original's, and no result.
+        """
+        tried, done = self.judge.tried, self.trainer.done
+        if done and (not tried or tried[-1].step != done):
+            self.judge.take(self.trainer.classifier, done)
+        return self.judge.result(
+            self.trainer.classifier,
+            self.budget,
+            steps=done,
+            cut=self.shortened or not self.is_done(),
+            seen=self.images.digest,
             details=self._details(),
         )
 
@@ -293,6 +359,7 @@ class Run:
         return {
             "config": asdict(self.config),
             "mirrored": self.mirror,
+            "warm_up": asdict(self.extent),
             "rounds": self.rounds,
             "planned_steps": self.trainer.total,
             "pairs_visited": visited,
@@ -300,7 +367,7 @@ class Run:
                 [s, t, size] for s, t, size in _entries(self.table.size) if not math.isnan(size)
             ],
             "held_back_accuracy_before": dict(
-                zip(("plain", "hard_views"), self.estimator.before, strict=True)
+                zip(("plain", "hard_views"), self.judge.estimator.before, strict=True)
             ),
         }
 
@@ -312,8 +379,11 @@ class Run:
             "generator": self.generator.get_state(),
             "table": self.table.state(),
             "bank": self.bank.state(),
-            "tried": [(c.step, c.accuracy_drop, c.weights) for c in self.tried],
+            "tried": [(c.step, c.accuracy_drop, c.weights) for c in self.judge.tried],
             "rounds": self.rounds,
+            "extent": asdict(self.extent),
+            "spent": self.pace.spent,
+            "shortened": self.shortened,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -322,8 +392,11 @@ class Run:
         self.sampler.restore(state["sampler"])
         self._table = PairTable(**state["table"])
         self._bank = TriggerBank(**state["bank"])
-        self.tried = [Candidate(step, drop, weights) for step, drop, weights in state["tried"]]
+        self.judge.tried = [Candidate(step, drop, weights) for step, drop, weights in state["tried"]]
         self.rounds = int(state["rounds"])
+        self.extent = Extent(**state["extent"])
+        self.pace.started -= float(state["spent"])  # the budget is for all sittings together
+        self.shortened = bool(state["shortened"])
         self.generator.set_state(state["generator"])
 
 

@@ -101,11 +101,12 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Images as trained on and as they were: both [N, C, H, W], with true labels [N]."""
+    """Images as trained on and as they were: both [N, C, H, W], with true labels [N]; the first ``stamped`` are."""
 
     x: Tensor
     unstamped: Tensor
     y: Tensor
+    stamped: int = 0
 
 
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -130,6 +131,10 @@ class Sampler:
         """Channels, height and width of an image."""
         return self._images.shape
 
+    def count(self, source: int) -> int:
+        """Return how many images there are of class ``source``."""
+        return len(self._members[source])
+
     def draw(self, classes: Sequence[int], count: int) -> Tensor:
         """Return ``count`` indices (fewer if there are not as many) of images of ``classes``."""
         members = torch.cat([self._members[c] for c in classes])
@@ -152,7 +157,7 @@ class Sampler:
             rows = slice(first, first + len(chosen))
             x[rows] = blend(x[rows], stamp.mask, stamp.pattern).clamp(0, 1)
             first += len(chosen)
-        return Batch(x, unstamped, self._images.labels[indices])
+        return Batch(x, unstamped, self._images.labels[indices], stamped=first)
 
     def _next(self, count: int) -> Tensor:
         while len(self._order) < count:

@@ -46,6 +46,7 @@ class Universal:
         """
         return harden_in_rounds(
             all_targets,
+            [(None, target) for target in range(classifier.classes)],
             self.config,
             classifier,
             images,
