@@ -36,6 +36,12 @@ def harden(
         Literal["default", "paper"],
         typer.Option(help="Of MOTH: ours, or the paper's budgets one pair at a time."),
     ] = "default",
+    pgd: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EPS,STEPS", help="The model was trained against PGD, and is to be hardened so: 8/255,7."
+        ),
+    ] = None,
     max_accuracy_drop: Annotated[
         float, typer.Option(min=0, max=100, help="Points of accuracy that it may cost, as estimated.")
     ] = 1.0,
@@ -44,7 +50,7 @@ def harden(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Begin no round after this long: 90s, 10m, 1.5h."),
+        typer.Option(metavar="TIME", help="How long hardening may take: 90s, 10m, 1.5h."),
     ] = None,
     measure_distance: Annotated[
         bool, typer.Option("--measure-distance", help="Measure class distance before and after; takes long.")
@@ -70,13 +76,17 @@ def harden(
     Exit 1, and nothing written, if no weights kept the accuracy asked for.
     """
     from mothkit.hardening.base import Budget
+    from mothkit.pgd import PgdConfig
     from mothkit.pipeline import HardenSettings
-    from mothkit_cli.words import parse_assignments, parse_seconds
+    from mothkit_cli.words import parse_assignments, parse_pgd, parse_seconds
+
+    attack = parse_pgd(pgd)
 
     settings = HardenSettings(
         method=method,
         method_settings=parse_assignments(set_ or ()),
         profile=profile,
+        pgd=None if attack is None else PgdConfig(eps=attack[0], steps=attack[1]),
         budget=Budget(steps=steps, seconds=parse_seconds(budget), max_accuracy_drop=max_accuracy_drop),
         triggers=tuple(triggers or ()),
         eval_data=eval_data,
@@ -110,9 +120,11 @@ def _show(outcome: "Outcome", out: Path, json: str | None, *, quiet: bool) -> No
     if outcome.written:
         if not quiet:
             say(f"written: {out}, record: {record_path(out)}")
+    elif not (candidates := outcome.record["method"]["candidates"]):
+        say("nothing written: the time was up before the first training step; allow more with --budget")
     else:
         resume = "--resume " if entry_of(outcome.record["method"]["name"]).resumes else ""
-        drops = ", ".join(f"{c['accuracy_drop']:+.1f}" for c in outcome.record["method"]["candidates"])
+        drops = ", ".join(f"{c['accuracy_drop']:+.1f}" for c in candidates)
         say(
             f"nothing written: no weights kept the accuracy asked for (estimated drops in points: {drops}); "
             f"allow more with {resume}--max-accuracy-drop, or give more clean images"

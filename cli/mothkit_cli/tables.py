@@ -17,6 +17,9 @@ def before_after(record: Record) -> list["Table"]:
     table = new_table("", "before", "after", "images", numbers=("before", "after", "images"))
     for label, old, new in _rows(before, after):
         table.add_row(_label(label), _rate(old), _rate(new), str(old.get("count", "")))
+    if attacked := record.get("accuracy_under_pgd"):
+        old, new = attacked["before"], attacked["after"]
+        table.add_row("accuracy under PGD (torch)", _rate(old), _rate(new), str(old["count"]))
     distance = record.get("class_distance")
     if distance is not None:
         growth = distance["mean_growth"]

@@ -49,6 +49,20 @@ def parse_seconds(text: str | None) -> float | None:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def parse_pgd(text: str | None) -> tuple[float, int] | None:
+    """Return ``8/255,7`` or ``0.03,8`` as the largest change of a value, and steps.
+
+    Raises:
+        typer.BadParameter: it is no such attack.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d*\.?\d+)(?:/([1-9]\d*))?\s*,\s*(\d+)\s*", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no attack; expected eps,steps, as in 8/255,7 or 0.03,8")
+    return float(match[1]) / int(match[2] or 1), int(match[3])
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """Return ``32`` or ``HxW`` as (height, width).
 

@@ -12,12 +12,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import typer
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import Result
 
 from mothkit.hardening.profiles import DEFAULT, PROFILES
 from mothkit_cli.output import show
 from mothkit_cli.tables import before_after
+from mothkit_cli.words import parse_pgd
 from mothkit_converters import diff, read_source
 from tests.tiny import draw_images, tiny_model, write_images, write_tiny
 
@@ -100,6 +102,35 @@ def test_growth_is_shown_where_there_is_one(
         show(*before_after(record), record="{}", json_to=None)
         line = next(line for line in capsys.readouterr().out.splitlines() if "distance" in line)
         assert line.split("5.0")[1].strip() == shown
+
+
+def test_a_model_trained_under_attack_is_hardened_under_it(folder: Path, run: Run) -> None:
+    done = run(*HARDEN, "--pgd", "5/255,2")
+    assert done.exit_code == 0, done.stderr
+    assert "accuracy under PGD (torch)" in done.stdout
+    config = json.loads(Path("out.record.json").read_text())["method"]["config"]
+    assert (config["pgd_eps"], config["pgd_steps"]) == (5 / 255, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "attack"),
+    [("8/255,7", (8 / 255, 7)), ("0.03, 8", (0.03, 8)), (".1,20", (0.1, 20)), (None, None)],
+)
+def test_attacks_are_read(text: str | None, attack: tuple[float, int] | None) -> None:
+    assert parse_pgd(text) == attack
+
+
+@pytest.mark.parametrize("text", ["8/255", "8/0,7", "x,7", "-1,7", "0.03,1.5", "8/255,7,2"])
+def test_what_is_no_attack_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"is no attack; expected eps,steps, as in 8/255,7"):
+        parse_pgd(text)
+
+
+def test_time_that_ends_before_the_first_step_writes_nothing_and_says_why(folder: Path, run: Run) -> None:
+    done = run(*HARDEN, "--budget", "0.001s")
+    assert done.exit_code == 1
+    assert "the time was up before the first training step" in done.stderr
+    assert not Path("out.onnx").exists()
 
 
 def test_known_triggers_and_evaluation_images_change_no_weight(folder: Path, run: Run) -> None:
@@ -431,7 +462,7 @@ def test_another_method_is_asked_for_by_name_with_settings_of_its_own(folder: Pa
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--method", "ft"), "no method is called 'ft'; there are moth, finetune"),
+        (("--method", "ft"), "no method is called 'ft'; there are moth, "),
         (("--method", "finetune", "--set", "lr=1"), "no setting is called 'lr'; there are batch_size"),
         (("--method", "finetune", "--set", "epochs=-1"), "epochs is -1.0, not above 0"),
         (("--set", "training.learning_rate=-1"), "learning_rate -1.0 must be"),

@@ -14,12 +14,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from mothkit.errors import ImageError, ModelError, OutputError, ResumeError
+from mothkit.errors import ConfigError, ImageError, ModelError, OutputError, ResumeError
 from mothkit.events import Event, Note, PhaseStarted, StepDone
 from mothkit.hardening.base import Budget
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.profiles import DEFAULT, PROFILES
 from mothkit.measuring import evaluate_file
+from mothkit.pgd import PgdConfig
 from mothkit.pipeline import HardenSettings, checkpoint_path, harden_file
 from mothkit.records import record_path
 from mothkit_converters import diff
@@ -257,6 +258,23 @@ def test_a_larger_drop_chooses_from_what_was_trained(folder: Path, monkeypatch: 
     assert harden(settings=again, emit=seen.append)["written"] is True
     assert not any(isinstance(event, PhaseStarted) and event.name.startswith("warm-up") for event in seen)
     assert not checkpoint_path(folder / "out.onnx").exists()
+
+
+def test_accuracy_under_the_attack_that_a_model_is_hardened_under_is_told_before_and_after(
+    folder: Path,
+) -> None:
+    record = harden(settings=replace(SETTINGS, pgd=PgdConfig(eps=0.02, steps=2)))
+    told, method = record["accuracy_under_pgd"], record["method"]
+    assert isinstance(told, dict)
+    assert isinstance(method, dict)
+    assert (method["config"]["pgd_eps"], method["config"]["pgd_steps"]) == (0.02, 2)
+    assert told["computed_by"] == "torch, on the imported network"
+    for when in ("before", "after"):
+        assert told[when]["count"] == 45
+        accuracy = record[when]["accuracy"]  # type: ignore[index]
+        assert 0.3 < told[when]["value"] <= accuracy["value"]
+    with pytest.raises(ConfigError, match="'finetune' does not train under PGD"):
+        replace(SETTINGS, method="finetune", pgd=PgdConfig())
 
 
 def test_class_distance_is_measured_before_and_after(folder: Path) -> None:

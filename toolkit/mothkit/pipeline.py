@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from mothkit.classifier import Classifier, head_of, open_source
 from mothkit.describing import describe_file, describe_images, describe_run
 from mothkit.distance import Distances, all_directions, class_distances
 from mothkit.errors import ConfigError, ImageError, OutputError, ParityError
-from mothkit.evaluation import Evaluation, evaluate
+from mothkit.evaluation import Evaluation, Rate, evaluate
 from mothkit.events import EventSink, Note, PhaseStarted, silent
 from mothkit.exporting import EXPORTS, check_exportable, place_model, write_model
 from mothkit.hardening.base import Budget, Hardened, check_images
@@ -29,7 +29,9 @@ from mothkit.images.load import split_path
 from mothkit.inversion.config import InversionConfig
 from mothkit.opening import METADATA_KEY, OpenModel, Settings, check_accuracy, check_classes, open_model
 from mothkit.outputs import check_target, staging
+from mothkit.pgd import PgdConfig
 from mothkit.records import PhaseClock, record_path, write_record
+from mothkit.robustness import pgd_accuracy
 from mothkit.runtime import Session, repeatable
 from mothkit.triggers.file import KnownTrigger
 from mothkit_converters import Source, diff
@@ -43,6 +45,7 @@ class HardenSettings(Settings):
         method: the name of one of ``hardening.methods.METHODS``.
         method_settings: texts by name of a field of its config, in place of what that holds.
         profile: ``default`` or ``paper``, of MOTH.
+        pgd: the attack that the model was trained against and is to be hardened under; None for a natural model.
         budget: steps, time and accuracy that it may cost.
         triggers: trigger files, for evaluation only.
         eval_data: images to evaluate on; None evaluates on the clean ones, and says so.
@@ -56,6 +59,7 @@ class HardenSettings(Settings):
     method: str = "moth"
     method_settings: Mapping[str, str] = field(default_factory=dict)
     profile: str = "default"
+    pgd: PgdConfig | None = None
     budget: Budget = field(default_factory=Budget)
     triggers: tuple[Path, ...] = ()
     eval_data: str | None = None
@@ -84,7 +88,12 @@ class HardenSettings(Settings):
             ConfigError: there is no such method or setting, or a value is out of its range.
         """
         base = PROFILES[self.profile] if entry_of(self.method).profiles else None
-        return configured(self.method, self.method_settings, base)
+        config = configured(self.method, self.method_settings, base)
+        if self.pgd is None:
+            return config
+        if not hasattr(config, "pgd_eps"):
+            raise ConfigError(f"method {self.method!r} does not train under PGD; MOTH does")
+        return replace(config, pgd_eps=self.pgd.eps, pgd_steps=self.pgd.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +142,12 @@ def harden_file(
     parity_before = check_import(job.classifier, job.session, job.probes)
     _rehearse(job, clock)
     before = _evaluate_before(job, clock)
+    robust = _robustness(job.classifier, job, clock)
     distance = _distance(job.classifier, job, clock)
     checkpoint = _checkpoint(job, clock) if entry_of(settings.method).resumes else None
     with _resumable(checkpoint):
         hardened = _harden(job, checkpoint, clock)
-        record = _record(job, parity_before, before, hardened)
+        record = _record(job, parity_before, before, hardened) | _under_attack(robust, hardened, job, clock)
         if hardened.classifier is None:
             record |= {"written": False, "seconds": clock.stop()}
         else:
@@ -212,6 +222,31 @@ def _distance(classifier: Classifier, job: _Job, emit: EventSink) -> Distances |
         device=job.model.device,
         emit=emit,
     )
+
+
+def _robustness(classifier: Classifier, job: _Job, emit: EventSink) -> Rate | None:
+    """Return accuracy under PGD where a run is about that: 20 steps of a quarter of eps, as the paper checks."""
+    if (trained := job.settings.pgd) is None:
+        return None
+    attack = PgdConfig(eps=trained.eps, steps=20, step_size=trained.eps / 4)
+    device = job.model.device
+    return pgd_accuracy(
+        classifier.to(device), job.judged_on, attack, seed=job.settings.seed, device=device, emit=emit
+    )
+
+
+def _under_attack(before: Rate | None, hardened: Hardened, job: _Job, emit: EventSink) -> dict[str, Any]:
+    """Return the record's part on accuracy under PGD, empty where it was not asked for."""
+    if before is None:
+        return {}
+    after = None if hardened.classifier is None else _robustness(hardened.classifier, job, emit)
+    return {
+        "accuracy_under_pgd": {
+            "before": before.to_dict(),
+            "after": None if after is None else after.to_dict(),
+            "computed_by": "torch, on the imported network",
+        }
+    }
 
 
 def _growth(
