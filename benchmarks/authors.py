@@ -143,6 +143,8 @@ def count_gradients(model: nn.Module) -> Iterator[list[int]]:
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the rank correlation of two lists without ties."""
+    """Return the rank correlation of two lists without ties; NaN for fewer than three."""
+    if len(first) < 3:
+        return float("nan")
     ranks = [np.argsort(np.argsort(sizes)) for sizes in (first, second)]
     return float(np.corrcoef(*ranks)[0, 1])

@@ -72,7 +72,7 @@ def summary(pieces: Pieces, options: argparse.Namespace) -> str:
                 rows[record["who"]][pair] = {**each, **costs}
     heading = ("", "pairs", "s CPU a pair", "s a pair", "times as fast", "image gradients a pair")
     sizes = ("distance", "of theirs", "Spearman", "at the rate", "success", "held out")
-    totals = [line(name, rows[name], rows[REFERENCE]) for name in rows if rows[name]]
+    totals = [line(name, rows[name], rows[REFERENCE]) for name in rows if rows[name].keys() & rows[REFERENCE]]
     return table((*heading, *sizes), totals) + "\n\n" + by_pair(rows)
 
 
