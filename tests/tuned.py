@@ -10,6 +10,7 @@ from mothkit.events import EventSink, silent
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.methods import METHODS
 from mothkit.inversion.config import QUICK
+from mothkit.pgd import PgdConfig
 from tests.tiny import tiny_images
 
 CLEAN = tiny_images(40, seed=5)
@@ -19,6 +20,9 @@ SMALL: dict[str, Any] = {"batch_size": 32, "epochs": 4, "views": 1, "candidates"
 OWN: dict[str, dict[str, Any]] = {
     "nc": {"inversion": replace(QUICK, steps=40), "inversion_images": 64, "outlier": 1.0},
     "anp": {"iterations": 8, "threshold_step": 0.3, "noise": 0.1, "learning_rate": 0.01},
+    "ibau": {"learning_rate": 1e-3, "epochs": 2},
+    "pgd": {"attack": PgdConfig(steps=2)},
+    "sau": {"attack_steps": 2},
     "ft-sam": {"rho": 0.5},
     "nad": {"teacher_epochs": 2, "learning_rate": 0.01},
 }

@@ -39,7 +39,7 @@ def test_what_is_told_is_plain_json_and_belongs_to_the_weights(name: str, backdo
     told: list[Event] = []
     hardened = harden(name, backdoored, emit=told.append)
     json.dumps(hardened.details, allow_nan=False)
-    assert hardened.details["config"]["epochs"] == SMALL["epochs"]
+    assert hardened.details["config"]["batch_size"] == SMALL["batch_size"]
     assert hardened.seen == (CLEAN.digest,)
     assert hardened.chosen is hardened.candidates[-1]
     assert hardened.chosen.step >= hardened.steps
@@ -110,5 +110,5 @@ def test_settings_out_of_range_are_refused(name: str, key: str, text: str, messa
 
 
 def test_an_unknown_method_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match="no method is called 'ft'; there are moth, finetune, nc"):
+    with pytest.raises(ConfigError, match="no method is called 'ft'; there are moth, pairwise, universal, finetune"):
         entry_of("ft")

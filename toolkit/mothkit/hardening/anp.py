@@ -2,8 +2,8 @@
 
 Source: Wu and Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021; numbers as in
 BackdoorBench's ``anp``, the learning rate the paper's. Departs from it: the threshold is told by held-back clean
-images, where it reads test accuracy; convolutions that carry a folded batch normalisation are masked too, towards their mean
-output, which is the bias of what was folded; batches are whole epochs, not draws with repeats.
+images, where it reads test accuracy; convolutions that carry a folded batch normalisation are masked too, towards
+their mean output, which is the bias of what was folded; batches are whole epochs, not draws with repeats.
 """
 
 import copy

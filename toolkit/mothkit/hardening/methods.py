@@ -10,11 +10,17 @@ from mothkit.hardening.base import Defence
 from mothkit.hardening.fine_pruning import FinePruningConfig, prune_and_tune
 from mothkit.hardening.finetune import FinetuneConfig, finetune
 from mothkit.hardening.ft_sam import FtSamConfig, tune_flat
+from mothkit.hardening.ibau import IbauConfig, unlearn_implicitly
 from mothkit.hardening.moth import Moth
 from mothkit.hardening.nad import NadConfig, distil_attention
 from mothkit.hardening.nc import NcConfig, unlearn
+from mothkit.hardening.pairwise import Pairwise
+from mothkit.hardening.pgd import AdversarialConfig, tune_adversarially
 from mothkit.hardening.profiles import DEFAULT
+from mothkit.hardening.sau import SauConfig, unlearn_shared
 from mothkit.hardening.tuning import Method
+from mothkit.hardening.uap import UapConfig, tune_universally
+from mothkit.hardening.universal import Universal
 from mothkit.settings import known_settings, with_settings
 
 
@@ -49,6 +55,26 @@ METHODS: Mapping[str, Entry] = {
         Moth,
         "hardens pairs of classes against the smallest triggers between them",
         "an inversion of 20 steps for every 5 training steps",
+        "nothing more",
+        "Tao et al., Model Orthogonalization, IEEE S&P 2022",
+        profiles=True,
+        resumes=True,
+    ),
+    "pairwise": Entry(
+        DEFAULT,
+        Pairwise,
+        "as moth, but every round takes all pairs",
+        "an inversion of 20 steps of every pair for every 5 training steps",
+        "memory for all pairs of classes at once",
+        "Tao et al., Model Orthogonalization, IEEE S&P 2022",
+        profiles=True,
+        resumes=True,
+    ),
+    "universal": Entry(
+        DEFAULT,
+        Universal,
+        "as moth, but with one trigger a class, on images of all others",
+        "an inversion of 20 steps a class for every 5 training steps",
         "nothing more",
         "Tao et al., Model Orthogonalization, IEEE S&P 2022",
         profiles=True,
@@ -101,6 +127,38 @@ METHODS: Mapping[str, Entry] = {
         "2 passes",
         "nothing more",
         "Zhu et al., FT-SAM, ICCV 2023",
+    ),
+    "ibau": Entry(
+        IbauConfig(),
+        lambda config: Method(config, unlearn_implicitly),
+        "trains against one perturbation that turns many images, and against where it would move",
+        "about 10 passes, for 5 epochs",
+        "second derivatives of its operators",
+        "Zeng et al., I-BAU, ICLR 2022",
+    ),
+    "uap": Entry(
+        UapConfig(),
+        lambda config: Method(config, tune_universally),
+        "trains against one small perturbation of all images",
+        "1 pass",
+        "nothing more",
+        "Shafahi et al., Universal Adversarial Training, AAAI 2020",
+    ),
+    "pgd": Entry(
+        AdversarialConfig(),
+        lambda config: Method(config, tune_adversarially),
+        "trains on images attacked within a small bound",
+        "8 passes",
+        "nothing more",
+        "Madry et al., adversarial training, ICLR 2018",
+    ),
+    "sau": Entry(
+        SauConfig(),
+        lambda config: Method(config, unlearn_shared),
+        "trains away from what fools the model and its original alike",
+        "13 passes",
+        "nothing more",
+        "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023",
     ),
 }
 

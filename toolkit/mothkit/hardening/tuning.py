@@ -173,7 +173,8 @@ class Tuning(Generic[C]):
             if self.is_over():
                 return
             batch = self.sampler.batch(stamps)
-            yield Batch(batch.x.to(self.device), batch.unstamped.to(self.device), batch.y.to(self.device))
+            moved = {name: getattr(batch, name).to(self.device) for name in ("x", "unstamped", "y")}
+            yield replace(batch, **moved)
             self.done += 1
             self.emit(StepDone(step, total))
             if judged:
