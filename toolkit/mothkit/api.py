@@ -13,6 +13,7 @@ from mothkit.inputs import Channels, Layout
 from mothkit.matrix.run import profile_settings
 from mothkit.measuring import distance_file, evaluate_file, parity_files, preprocessing_file
 from mothkit.opening import Settings
+from mothkit.pgd import PgdConfig
 from mothkit.pipeline import HardenSettings, Outcome, harden_file
 
 
@@ -40,6 +41,7 @@ def harden(
     method: str = "moth",
     method_settings: Mapping[str, object] | None = None,
     profile: str = "default",
+    pgd: tuple[float, int] | None = None,
     max_accuracy_drop: float = 1.0,
     steps: int | None = None,
     seconds: float | None = None,
@@ -64,9 +66,11 @@ def harden(
         method: the name of one of ``mothkit.hardening.methods.METHODS``.
         method_settings: values by name of a field of its config, in place of what that holds.
         profile: ``default`` or ``paper``, of MOTH.
+        pgd: eps (0 to 1) and steps of the attack that the model was trained against and is hardened under; see
+            docs/moth.md.
         max_accuracy_drop: points of accuracy, 0 to 100, that it may cost, as estimated from clean images.
         steps: training steps in place of the profile's.
-        seconds: begin no round after this long.
+        seconds: how long hardening may take.
         measure_distance: whether class distance is measured before and after.
         resume: whether to go on from an interrupted run's checkpoint.
         allow_unbound: whether weights may be left untrainable.
@@ -86,6 +90,7 @@ def harden(
         method=method,
         method_settings=texts,
         profile=profile,
+        pgd=None if pgd is None else PgdConfig(eps=pgd[0], steps=pgd[1]),
         budget=Budget(steps=steps, seconds=seconds, max_accuracy_drop=max_accuracy_drop),
         triggers=tuple(map(Path, triggers)),
         eval_data=None if eval_data is None else str(eval_data),
