@@ -136,6 +136,8 @@ def distance_file(
     except KeyboardInterrupt as stop:
         distances = measurement.distances()
         if not distances.measured:
+            if store is not None and store.is_ours:
+                stop.add_note(f"finished inversions are in {store.folder}; go on from them with --resume")
             raise
         raise MeasurementInterrupted(distances, finish(distances)) from stop
     return distances, finish(distances)

@@ -8,7 +8,7 @@ import pytest
 
 from mothkit.distance import Distances
 from mothkit.errors import ConfigError, OutputError, ResumeError
-from mothkit.events import Event, Note, StepDone, silent
+from mothkit.events import Event, Note, PhaseStarted, StepDone, silent
 from mothkit.inversion.config import QUICK, InversionConfig
 from mothkit.matrix.draws import Sampling
 from mothkit.matrix.run import PROFILES, MatrixSettings, profile_settings
@@ -78,6 +78,19 @@ def test_an_interruption_before_anything_is_found_is_a_plain_one() -> None:
         run(emit=interrupt_after(0))
     assert not isinstance(stopped.value, MeasurementInterrupted)
     assert list(Path("out").iterdir()) == [Path("out/draws")]
+
+
+def test_an_interruption_before_finished_draws_are_taken_up_tells_where_they_are() -> None:
+    with pytest.raises(MeasurementInterrupted):
+        run(emit=interrupt_after(1))
+
+    def at_once(event: Event) -> None:
+        if event == PhaseStarted("measure class distance"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(resume=True, emit=at_once)
+    assert stopped.value.__notes__ == ["finished inversions are in out/draws; go on from them with --resume"]
 
 
 def test_without_a_folder_an_interruption_still_tells_what_was_found() -> None:
