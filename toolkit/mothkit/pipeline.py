@@ -26,7 +26,7 @@ from mothkit.hardening.methods import configured, entry_of
 from mothkit.hardening.profiles import PROFILES
 from mothkit.images import ImageSet
 from mothkit.images.load import split_path
-from mothkit.inversion.config import InversionConfig
+from mothkit.inversion.config import QUICK
 from mothkit.opening import METADATA_KEY, OpenModel, Settings, check_accuracy, check_classes, open_model
 from mothkit.outputs import check_target, staging
 from mothkit.pgd import PgdConfig
@@ -217,7 +217,7 @@ def _distance(classifier: Classifier, job: _Job, emit: EventSink) -> Distances |
         classifier,
         job.images,
         all_directions(classifier.classes),
-        config=InversionConfig(steps=300),
+        config=QUICK,
         generator=generator,
         device=job.model.device,
         emit=emit,

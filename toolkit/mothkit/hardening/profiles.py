@@ -42,7 +42,7 @@ class MothConfig:
         epochs: passes over the images, if ``steps_per_class`` is 0.
         training: how weights are updated.
         without_norm: factor on the learning rate of a model without any normalisation layer, which takes smaller
-            steps (ours: at the full rate such a model lost ten points, see docs/moth.md).
+            steps, and as many more of them (ours: at the full rate such a model lost ten points, see docs/moth.md).
         warm_up: inversion of the universal triggers, one a target class.
         warm_up_images: images of each other class that a universal trigger is made on (paper: 10).
         warm_up_stamped: share of a warm-up batch that is stamped (paper: 0.5).
@@ -72,10 +72,10 @@ class MothConfig:
         candidates: how many times weights are judged, over the last half of the run.
     """
 
-    steps_per_class: int = 40
+    steps_per_class: int = 32
     epochs: float = 0
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    without_norm: float = 0.1
+    without_norm: float = 0.3
     warm_up: InversionConfig = field(default_factory=InversionConfig)
     warm_up_images: int = 10
     warm_up_stamped: float = 0.5
@@ -86,7 +86,7 @@ class MothConfig:
     pairs_per_round: int = 4
     steps_per_round: int = 5
     inversions_per_round: int = 1
-    stamped: int = 1
+    stamped: int = 2
     most_stamped: float = 0.75
     choice: PairChoice = "paper"
     exploration: float = 0.3
@@ -144,6 +144,7 @@ PAPER = MothConfig(
     refresh=InversionConfig(steps=50, initial_cost=1e-2 / _IN_A_BATCH, start_margin=1e-3),
     inversion_images=_IN_A_BATCH,
     pairs_per_round=1,
+    stamped=1,
     steps_per_round=3,
     inversions_per_round=3,
 )
