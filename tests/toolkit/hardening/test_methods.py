@@ -110,5 +110,7 @@ def test_settings_out_of_range_are_refused(name: str, key: str, text: str, messa
 
 
 def test_an_unknown_method_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match="no method is called 'ft'; there are moth, pairwise, universal, finetune"):
+    with pytest.raises(
+        ConfigError, match="no method is called 'ft'; there are moth, pairwise, universal, finetune"
+    ):
         entry_of("ft")

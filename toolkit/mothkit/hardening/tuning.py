@@ -5,7 +5,6 @@ A method of this kind is a config, and a function of a ``Tuning`` in progress; `
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -104,7 +103,7 @@ class Tuning(Generic[C]):
         budget: Budget,
     ) -> "Tuning[C]":
         """Split the images, copy the model, measure where it stands."""
-        started = time.monotonic()
+        started = budget.now()
         check_images(images, given.classes)
         emit(PhaseStarted("prepare"))
         classifier = copy.deepcopy(given).to(device).eval()
