@@ -1,7 +1,8 @@
 """Entry point of the ``mothkit`` command.
 
-A further command is one line in ``COMMANDS`` and one file. Only the file of the command that is run is
-imported; ``--help`` imports all, so they keep heavy imports (torch, onnx, numpy) inside their functions.
+A further command is one line in ``COMMANDS`` and one file; ``group name`` is a command of a group. Only the file of
+the command that is run is imported; ``--help`` imports all, so they keep heavy imports (torch, onnx, numpy) inside
+their functions.
 """
 
 import importlib
@@ -24,8 +25,10 @@ COMMANDS = {
     "poison": "mothkit_cli.poison:poison",
     "parity": "mothkit_cli.parity:parity",
     "diff": "mothkit_cli.diff:diff",
+    "trojai ls": "mothkit_cli.trojai:ls",
     "doctor": "mothkit_cli.doctor:doctor",
 }
+GROUPS = {"trojai": "NIST's TrojAI rounds: list their models."}
 
 
 def main() -> None:
@@ -42,19 +45,28 @@ def main() -> None:
 
 def assemble(args: Sequence[str] = ()) -> typer.Typer:
     """Return the app with the command that ``args`` name, or with all commands if they name none."""
-    app = typer.Typer(
-        name="mothkit",
+    app = _group("mothkit")
+    app.callback()(common)
+    first = next((arg for arg in args if not arg.startswith("-")), None)
+    groups: dict[str, typer.Typer] = {}
+    for name in [name for name in COMMANDS if name.split()[0] == first] or COMMANDS:
+        group, _, own = name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = _group(group)
+            app.add_typer(groups[group], name=group, help=GROUPS[group])
+        (groups[group] if group else app).command(own)(guarded(_function(COMMANDS[name])))
+    return app
+
+
+def _group(name: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
         add_completion=False,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(common)
-    first = next((arg for arg in args if not arg.startswith("-")), None)
-    for name in [first] if first in COMMANDS else COMMANDS:
-        app.command(name)(guarded(_function(COMMANDS[name])))
-    return app
 
 
 def _function(where: str) -> Command:

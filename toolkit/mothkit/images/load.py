@@ -3,7 +3,7 @@
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mothkit.errors import ConfigError, ImageError, SizeError
+from mothkit.images.examples import find_examples
 from mothkit.images.idx import find_idx, is_idx, read_idx
 from mothkit.images.imageset import ImageSet
 from mothkit.images.labels import (
@@ -41,10 +42,10 @@ def load_images(
     orientation is not applied, as torchvision's loader does not.
 
     Args:
-        path: a folder of class folders (PNG, JPEG, PPM, PGM, BMP); a zip of one (``FILE.zip:train`` takes the
-            folder ``train`` in it); ``FILE.npz`` with ``x`` or ``images`` and ``y`` or ``labels``
-            (``FILE.npz:train`` takes ``x_train`` and ``y_train``); an IDX images file with its labels beside
-            it, plain or gzipped, or a folder of one such pair.
+        path: a folder of class folders (PNG, JPEG, PPM, PGM, BMP), or of clean examples as TrojAI's rounds have
+            them; a zip of class folders (``FILE.zip:train`` takes the folder ``train`` in it); ``FILE.npz`` with
+            ``x`` or ``images`` and ``y`` or ``labels`` (``FILE.npz:train`` takes ``x_train`` and ``y_train``); an
+            IDX images file with its labels beside it, plain or gzipped, or a folder of one such pair.
         labels: a file that maps class names to model indices: CSV or JSON, or text with one name a line (see
             ``read_label_file``). Without it folders are classes in sorted order, numeric if all are numbers.
             Labels in arrays are model indices; there the file only names them.
@@ -123,9 +124,16 @@ def _load_folder(folder: Path, wish: _Wish) -> ImageSet:
     if not folder.is_dir():
         raise ImageError(f"{wish.origin}: there is no folder {folder}")
     pair = find_idx(folder)
-    if pair is None:
+    if pair is not None:
+        return _from_arrays(*read_idx(pair, wish.limits), wish)
+    examples = find_examples(folder, wish.limits)
+    if examples is None:
         return _from_pictures(find_in_folder(folder, wish.limits), wish)
-    return _from_arrays(*read_idx(pair, wish.limits), wish)
+    if wish.label_file is not None:
+        raise ImageError(f"{wish.origin}: its files say their classes themselves; leave --labels out")
+    labels = np.array([int(label) for label in examples.folders])
+    names = number_names(labels, wish.origin, wish.limits.classes)
+    return _from_pictures(examples, replace(wish, indices={name: int(name) for name in names}))
 
 
 def _from_pictures(pictures: Pictures, wish: _Wish) -> ImageSet:
