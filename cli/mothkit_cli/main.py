@@ -16,7 +16,7 @@ from mothkit_cli.exit_codes import ExitCode
 from mothkit_cli.guard import Command, explain, guarded
 
 COMMANDS = {
-    # name: module:function, in the order in which --help lists them
+    # name: module:function, in the order in which --help lists them: groups last
     "inspect": "mothkit_cli.inspect:inspect",
     "harden": "mothkit_cli.harden:harden",
     "methods": "mothkit_cli.methods:methods",
@@ -25,8 +25,8 @@ COMMANDS = {
     "poison": "mothkit_cli.poison:poison",
     "parity": "mothkit_cli.parity:parity",
     "diff": "mothkit_cli.diff:diff",
-    "trojai ls": "mothkit_cli.trojai:ls",
     "doctor": "mothkit_cli.doctor:doctor",
+    "trojai ls": "mothkit_cli.trojai:ls",
 }
 GROUPS = {"trojai": "NIST's TrojAI rounds: list their models."}
 
