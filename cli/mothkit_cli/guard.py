@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mothkit_cli.exit_codes import ExitCode
-from mothkit_cli.options import check_json_apart
+from mothkit_cli.options import check_outputs_apart
 
 Command = Callable[..., None]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -22,7 +22,7 @@ def guarded(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*, debug: bool, **options: object) -> None:
-        check_json_apart(options)
+        check_outputs_apart(options)
         try:
             _run_and_flush(command, options)
         except (typer.Exit, typer.Abort, typer.BadParameter):

@@ -25,6 +25,8 @@ COMMANDS = {
     "poison": "mothkit_cli.poison:poison",
     "parity": "mothkit_cli.parity:parity",
     "diff": "mothkit_cli.diff:diff",
+    "gate": "mothkit_cli.gate:gate",
+    "policy": "mothkit_cli.policy:policy",
     "doctor": "mothkit_cli.doctor:doctor",
     "trojai ls": "mothkit_cli.trojai:ls",
 }

@@ -13,6 +13,7 @@ import typer
 
 DEVICE_FORM = re.compile(r"auto|cpu|cuda(:\d+)?")
 LARGEST_SEED = 2**32 - 1
+OUTPUTS = ("json", "junit", "sarif", "summary")
 
 
 def _checked_device(value: str) -> str:
@@ -21,8 +22,8 @@ def _checked_device(value: str) -> str:
     return value
 
 
-def _checked_json(value: str | None) -> str | None:
-    """Refuse a record that could not be written before hours of work, not after them."""
+def checked_target(value: str | None) -> str | None:
+    """Refuse a file that could not be written before hours of work, not after them; ``-`` is stdout."""
     if value is None or value == "-":
         return value
     path = Path(value)
@@ -35,30 +36,36 @@ def _checked_json(value: str | None) -> str | None:
     return value
 
 
-def check_json_apart(values: Mapping[str, object]) -> None:
-    """Refuse a ``--json`` that names a file which another of a command's ``values`` names.
+def check_outputs_apart(values: Mapping[str, object]) -> None:
+    """Refuse an option of ``OUTPUTS`` that names a file which another of a command's ``values`` names.
 
     Raises:
-        typer.BadParameter: the record would replace that file.
+        typer.BadParameter: the output would replace that file.
     """
-    json = values.get("json")
-    if not isinstance(json, str) or json == "-":
-        return
-    for name, value in values.items():
-        others = value if isinstance(value, list) else [value]
-        if name != "json" and any(_is_same(json, other) for other in others):
-            raise typer.BadParameter(f"--json {json!r} would replace the file given as {name!r}")
+    for output in OUTPUTS:
+        target = values.get(output)
+        if not isinstance(target, str) or target == "-":
+            continue
+        for name, value in values.items():
+            others = value if isinstance(value, list) else [value]
+            if name != output and any(_is_same(target, other, output=name in OUTPUTS) for other in others):
+                raise typer.BadParameter(f"--{output} {target!r} would replace the file given as {name!r}")
 
 
-def _is_same(json: str, other: object) -> bool:
-    """Return whether ``other`` is a path to the file ``json``, or such a path with a part (``FILE.npz:train``)."""
-    target = Path(json)
-    if isinstance(other, Path) and other.resolve() == target.resolve():
+def _is_same(target: str, other: object, *, output: bool) -> bool:
+    """Return whether ``other`` is a path to the file ``target``, or such a path with a part (``FILE.npz:train``).
+
+    Of text that is no ``output`` it is not known whether it is a path, so that only a file that is there counts.
+    """
+    target_path = Path(target)
+    if not isinstance(other, str | Path):
+        return False
+    if (output or isinstance(other, Path)) and Path(other).resolve() == target_path.resolve():
         return True
-    if not isinstance(other, str | Path) or not target.exists():
+    if not target_path.exists():
         return False
     paths = (Path(other), Path(str(other).rpartition(":")[0]))
-    return any(path.is_file() and path.samefile(target) for path in paths)
+    return any(path.is_file() and path.samefile(target_path) for path in paths)
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", exists=True, dir_okay=False, help="An ONNX file.")]
@@ -114,7 +121,7 @@ Json = Annotated[
     typer.Option(
         "--json",
         metavar="FILE|-",
-        callback=_checked_json,
+        callback=checked_target,
         help="Write the record as JSON; with - it goes to stdout and the table to stderr.",
     ),
 ]

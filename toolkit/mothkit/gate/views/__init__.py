@@ -1,0 +1,1 @@
+"""Views of a gate record: JUnit, SARIF, Markdown."""
