@@ -21,6 +21,7 @@ from reference.inversion import invert as invert_as_published
 from mothkit.triggers.patch import Trigger
 
 REFERENCE = "published procedure"
+NUMBERS = ("wall", "cpu", "gradients", "distance", "success", "held_out")
 
 
 def published(study: Study, pair: Pair, passes: int) -> Record:
@@ -84,9 +85,8 @@ def is_current(record: Record) -> bool:
 def line(name: str, mine: dict[Pair, Record], theirs: dict[Pair, Record]) -> list[str]:
     """Return one row of totals, over the pairs that both have."""
     pairs = [pair for pair in mine if pair in theirs]
-    own = {key: [mine[pair][key] for pair in pairs] for key in mine[next(iter(mine))]}
-    other = {key: [theirs[pair][key] for pair in pairs] for key in own}
-    means = {key: fmean(own[key]) for key in own if key != "pair"}
+    own, other = ({key: [who[pair][key] for pair in pairs] for key in NUMBERS} for who in (mine, theirs))
+    means = {key: fmean(own[key]) for key in NUMBERS}
     return [
         name,
         f"{len(pairs)}",
