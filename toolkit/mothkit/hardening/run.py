@@ -130,7 +130,7 @@ class Run:
             emit(Note("images are not mirrored: the model tells mirrored classes apart"))
         factor = 1.0 if has_norm(teacher) else config.without_norm
         if factor < 1:
-            emit(Note(f"no normalisation layer: the learning rate is {factor:g} of the usual, in as many more steps"))
+            emit(Note(f"no normalisation layer: {factor:g} of the learning rate, in as many more steps"))
         training = replace(config.training, flip=mirror, learning_rate=factor * config.training.learning_rate)
         total = budget.steps or round(config.total_steps(len(rest), original.classes) / factor)
         seed = int(torch.randint(2**31, (), generator=generator))

@@ -78,22 +78,23 @@ def bytes_per_image(model: nn.Module, x: Tensor) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         scores = model(x.detach().clone().requires_grad_())
-    return x.nbytes + scores.nbytes + sum(kept.values())
+    return int(x.nbytes + scores.nbytes + sum(kept.values()))
 
 
 def free_bytes(device: torch.device) -> int:
     """Return how much memory is free on ``device``."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
     return int(psutil.virtual_memory().available)
 
 
 def has_bfloat16(device: torch.device) -> bool:
     """Return whether ``device`` has instructions for products of bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    told = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 and newer tell
-    return device.type == "cpu" and any("bf16" in name and has for name, has in told.items())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    told: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer releases of torch tell
+    return device.type == "cpu" and any("bf16" in name and bool(has) for name, has in told.items())
 
 
 @torch.no_grad()
