@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from mothkit.errors import ConfigError
 from mothkit.hardening.training import TrainingConfig
 from mothkit.inversion.config import InversionConfig
+from mothkit.inversion.plan import Plan
 
 _COUNTS = (
     "warm_up_images",
@@ -110,6 +111,11 @@ class MothConfig:
             )
         if (self.steps_per_class > 0) == (self.epochs > 0):
             raise ConfigError("give either steps_per_class or epochs, one of them above 0")
+
+    def planned(self, plan: Plan) -> "MothConfig":
+        """Return the same with every inversion computed by ``plan``."""
+        parts = {name: plan.pin(getattr(self, name)) for name in ("warm_up", "inversion", "refresh")}
+        return replace(self, **parts)
 
     def images_a_round(self, inverted: int) -> int:
         """Return what a round costs that inverts triggers on so many images, in images of one inversion step."""

@@ -27,9 +27,12 @@ from mothkit.hardening.stamping import Aim, in_turn, usable_stamps
 from mothkit.hardening.training import Batch, Sampler, Trainer, has_norm
 from mothkit.hardening.warm_up import Universals, invert_universals, seconds_per_image, whole_extent
 from mothkit.images import ImageSet
+from mothkit.inversion.engine import frozen
 from mothkit.inversion.found import Inverted
+from mothkit.inversion.plan import make_plan
 from mothkit.pgd import PgdConfig, pgd_examples
 
+_SHOWN = 32  # images that the plan of inversions goes by
 _OF_BUDGET = 0.85  # the rest is for what a plan gets wrong
 _FOR_WARM_UP = 0.25  # share of the time left that the universal triggers may take
 
@@ -131,6 +134,9 @@ class Run:
         factor = 1.0 if has_norm(teacher) else config.without_norm
         if factor < 1:
             emit(Note(f"no normalisation layer: {factor:g} of the learning rate, in as many more steps"))
+        with frozen(teacher):
+            few = images.pixels(torch.arange(min(len(images), _SHOWN)))
+            config = config.planned(make_plan(teacher, few, config.inversion, device))
         training = replace(config.training, flip=mirror, learning_rate=factor * config.training.learning_rate)
         total = budget.steps or round(config.total_steps(len(rest), original.classes) / factor)
         seed = int(torch.randint(2**31, (), generator=generator))

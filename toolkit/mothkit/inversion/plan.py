@@ -1,7 +1,7 @@
 """How a search is computed: images in a forward pass, and in which precision."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -27,6 +27,10 @@ class Plan:
 
     images_per_forward: int
     precision: Precision
+
+    def pin(self, config: InversionConfig) -> InversionConfig:
+        """Return ``config`` with nothing left open that this plan settles."""
+        return replace(config, images_per_forward=self.images_per_forward, precision=self.precision)
 
     def context(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context in which a network is run while triggers move."""

@@ -101,4 +101,5 @@ def _timm() -> Callable[..., nn.Module]:
         from timm import create_model
     except ImportError as error:
         raise ConfigError(f"{VIT} needs timm; install it with pip install 'mothkit[trojai]'") from error
-    return create_model
+    made: Callable[..., nn.Module] = create_model
+    return made
