@@ -114,8 +114,12 @@ class MothConfig:
 
     def planned(self, plan: Plan) -> "MothConfig":
         """Return the same with every inversion computed by ``plan``."""
-        parts = {name: plan.pin(getattr(self, name)) for name in ("warm_up", "inversion", "refresh")}
-        return replace(self, **parts)
+        return replace(
+            self,
+            warm_up=plan.pin(self.warm_up),
+            inversion=plan.pin(self.inversion),
+            refresh=plan.pin(self.refresh),
+        )
 
     def images_a_round(self, inverted: int) -> int:
         """Return what a round costs that inverts triggers on so many images, in images of one inversion step."""
