@@ -92,7 +92,7 @@ def line(name: str, mine: dict[Pair, Record], theirs: dict[Pair, Record]) -> lis
         f"{len(pairs)}",
         f"{means['cpu']:.1f}",
         f"{means['wall']:.1f}",
-        f"{sum(other['cpu']) / sum(own['cpu']):.1f} (wall {sum(other['wall']) / sum(own['wall']):.1f})",
+        f"{sum(other['cpu']) / sum(own['cpu']):.1f}",
         f"{means['gradients']:,.0f}",
         f"{means['distance']:.2f}",
         f"{sum(own['distance']) / sum(other['distance']):.2f}",
