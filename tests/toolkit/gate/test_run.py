@@ -14,6 +14,7 @@ from mothkit.gate.findings import Checked
 from mothkit.gate.policy import read_policy
 from mothkit.gate.rules import RULES
 from mothkit.gate.run import gate_file
+from mothkit.matrix.draws import Deadline
 from mothkit.opening import Settings
 from mothkit.records import record_path, to_json
 from mothkit_converters import read_source
@@ -236,8 +237,13 @@ def test_three_classes_are_too_few_for_an_anomaly() -> None:
     }
 
 
-def test_what_the_budget_cuts_is_an_error() -> None:
-    record = gate("[file]\n[distance]\nmin_mean = 1\n[inversion]\nsteps = 100000\n", seconds=3.0)
+def test_what_the_budget_cuts_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        looks = iter(
+            [3.0, 2.0, 1.0]
+        )  # before the first check, before the second, before its first inversions
+        patched.setattr(Deadline, "left", lambda _self: next(looks, -1.0))
+        record = gate("[file]\n[distance]\nmin_mean = 1\n", seconds=3.0)
     assert record["exit_code"] == 2
     assert told(record) == {"file.valid": "passed", "distance.check": "error"}
     assert "the time is up" in record["findings"][1]["message"]

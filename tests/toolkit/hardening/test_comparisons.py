@@ -31,6 +31,7 @@ SMALL = MothConfig(
     inversion_images=7,
     pairs_per_round=1,
     steps_per_round=5,
+    stamped=1,
     views=1,
     candidates=2,
 )

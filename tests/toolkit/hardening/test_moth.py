@@ -38,6 +38,7 @@ SMALL = MothConfig(
     inversion_images=8,
     pairs_per_round=2,
     steps_per_round=4,
+    stamped=1,
     views=1,
     candidates=3,
 )

@@ -36,6 +36,7 @@ CONFIG = MothConfig(
     candidates=1,
     pgd_eps=EPS,
     pgd_steps=3,
+    stamped=1,
 )
 ROUNDING = 1e-6
 
