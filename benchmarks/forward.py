@@ -1,6 +1,6 @@
 """How many images should one forward and backward pass take on the CPU? CPU time an image, by batch.
 
-python benchmarks/forward.py MODEL.onnx --preprocess unit --size 32
+python benchmarks/forward.py MODEL.onnx --preprocess unit --size 32 [--bfloat16]
 """
 
 import argparse
@@ -21,13 +21,14 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--preprocess", required=True)
     parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--bfloat16", action="store_true", help="products as in a search that uses it")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = open_model(args.model, Settings(preprocess=args.preprocess, device="cpu"))
     channels = model.spec.channel_count or 3
     classifier = model.classifier((channels, args.size, args.size), allow_unbound=True)
     best: dict[int, float] = {}
-    with frozen(classifier):
+    with frozen(classifier), torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
         for _ in range(REPEATS):  # in turn, so that a slow minute does not hit one batch size alone
             for batch in BATCHES:
                 x = torch.rand(batch, *classifier.shape, requires_grad=True)
