@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mothkit.hardening.pairs import PairTable
+from mothkit.inversion.found import Inverted
 
 NAN = float("nan")
 
@@ -239,3 +240,56 @@ def test_a_table_goes_on_from_its_state() -> None:
             2, exploration=0.5, alpha=0.5, generator=seeded(1)
         )
     assert torch.equal(one.visits, two.visits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 7), count=st.integers(0, 30))
+def test_the_weakest_pairs_are_those_with_the_smallest_trigger_in_either_direction(
+    seed: int, classes: int, count: int
+) -> None:
+    pairs = table(classes, seed)
+    pairs.size[torch.rand(classes, classes, generator=seeded(seed)) < 0.3] = NAN  # none was found
+    chosen = pairs.choose_weakest(count)
+    both = {(s, t): [pairs.size[s, t], pairs.size[t, s]] for s, t in combinations(range(classes), 2)}
+    smallest = {
+        pair: min((float(x) for x in sizes if not x.isnan()), default=math.inf)
+        for pair, sizes in both.items()
+    }
+    assert len(set(chosen)) == len(chosen) == min(count, len(smallest))
+    rest = [size for pair, size in smallest.items() if pair not in chosen]
+    assert max((smallest[pair] for pair in chosen), default=0) <= min(rest, default=math.inf)
+    assert all(pairs.visits[s, t] == pairs.visits[t, s] == 1 for s, t in chosen)
+
+
+@pytest.mark.parametrize("rule", ["paper", "ucb"])
+def test_a_pair_that_has_its_place_already_is_not_chosen_again(rule: str) -> None:
+    taken = table(5).choose(4, exploration=0, alpha=0.5, generator=seeded())
+    for _ in range(20):
+        pairs = table(5)
+        rest = (
+            pairs.choose(9, exploration=0.5, alpha=0.5, generator=seeded(), without=taken)
+            if rule == "paper"
+            else pairs.choose_by_bound(9, width=0.2, without=taken)
+        )
+        assert len(set(rest)) == 6
+        assert not set(rest) & set(taken)
+
+
+def test_scouting_tells_sizes_and_leaves_what_it_did_not_find() -> None:
+    pairs = PairTable.after_warm_up(torch.zeros(3, 3), torch.tensor([9.0, 9.0, 8.0]))
+    triggers = torch.zeros(2, 1, 2, 2)
+    found = Inverted(
+        masks=triggers,
+        patterns=triggers,
+        mask_l1=torch.tensor([2.0, 1.0]),
+        success_rate=torch.ones(2),
+        found=torch.tensor([True, False]),
+        cost=torch.ones(2),
+        loss_start=(torch.ones(1), torch.ones(1)),
+        loss_end=(torch.ones(1), torch.ones(1)),
+    )
+    growth = pairs.growth.clone()
+    pairs.scouted([(2, 1), (0, 1)], found)
+    assert (pairs.size[2, 1], pairs.size[0, 1]) == (2, 9)
+    assert torch.equal(pairs.growth, growth)
+    assert pairs.choose_weakest(1) == [(1, 2)]

@@ -14,21 +14,23 @@ from mothkit.hardening.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Moth(InRounds):
-    """Takes in each round the pairs that its rule promises most of."""
+    """Takes in each round the pairs that its rule promises most of, and the weakest known."""
 
     def choose(self, run: Run) -> list[Direction]:
-        """Return both directions of the most promising pairs; see ``pairs.py`` for the rules."""
-        config = self.config
+        """Return both directions of the weakest and the most promising pairs; see ``pairs.py`` for the rules."""
+        config, table = self.config, run.table
+        weakest = table.choose_weakest(min(config.weakest_per_round, config.pairs_per_round))
+        count = config.pairs_per_round - len(weakest)
         if config.choice == "ucb":
-            pairs = run.table.choose_by_bound(config.pairs_per_round, width=config.ucb_width)
-        else:
-            pairs = run.table.choose(
-                config.pairs_per_round,
-                exploration=config.exploration,
-                alpha=min(run.trainer.done / config.ease_fades_over, 1.0),
-                generator=run.generator,
-            )
-        return both_ways(pairs)
+            return both_ways(weakest + table.choose_by_bound(count, width=config.ucb_width, without=weakest))
+        pairs = table.choose(
+            count,
+            exploration=config.exploration,
+            alpha=min(run.trainer.done / config.ease_fades_over, 1.0),
+            generator=run.generator,
+            without=weakest,
+        )
+        return both_ways(weakest + pairs)
 
     def usual(self, classes: int) -> list[Direction]:
         """Return both directions of as many pairs as a round takes."""

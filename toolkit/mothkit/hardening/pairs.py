@@ -23,7 +23,8 @@ class PairTable:
 
     Attributes:
         ease: [C, C], share by which the universal trigger of t lowered the loss of s to t in warm-up.
-        size: [C, C], last mask L1 found, in pixels; nan while none was found.
+        size: [C, C], last mask L1 found, in pixels; nan while none was found. Until a direction had its turn, that of
+            its scouting, or else of the universal trigger.
         growth: [C, C], running mean of the relative growth of ``size``; the newest counts half.
         gain: [C, C], plain mean of the same, each within -1 to 1; that of the warm-up counts as one.
         visits: [C, C], how often a pair was chosen.
@@ -45,16 +46,27 @@ class PairTable:
         growth = (size / max(largest, 1e-12)).nan_to_num(1.0)  # none found: as hard as the hardest
         return cls(ease.clone(), size, growth, growth.clone(), torch.zeros(classes, classes))
 
+    def choose_weakest(self, count: int) -> list[Pair]:
+        """Return the ``count`` pairs (s < t) with the smallest trigger in one of their directions."""
+        smallest = torch.minimum(*(size.nan_to_num(torch.inf) for size in (self.size, self.size.T)))
+        return self._visited(self._first(smallest, count))
+
     def choose(
-        self, count: int, *, exploration: float, alpha: float, generator: torch.Generator
+        self,
+        count: int,
+        *,
+        exploration: float,
+        alpha: float,
+        generator: torch.Generator,
+        without: Sequence[Pair] = (),
     ) -> list[Pair]:
-        """Return ``count`` different pairs (s < t) by the paper's rule.
+        """Return ``count`` different pairs (s < t) by the paper's rule, none of which is in ``without``.
 
         Each is random with probability ``exploration``, else the one with the highest
         ``(1 - alpha) * ease + alpha * growth``, both directions added.
         """
         score = (1 - alpha) * (self.ease + self.ease.T) + alpha * (self.growth + self.growth.T)
-        open_pairs = self._all_pairs()
+        open_pairs = self._all_pairs(without)
         chosen: list[Pair] = []
         while len(chosen) < count and bool(open_pairs.any()):
             if float(torch.rand((), generator=generator)) < exploration:
@@ -66,8 +78,8 @@ class PairTable:
             chosen.append((s, t))
         return self._visited(chosen)
 
-    def choose_by_bound(self, count: int, *, width: float) -> list[Pair]:
-        """Return the ``count`` pairs (s < t) that may gain most: those with the highest upper confidence bound.
+    def choose_by_bound(self, count: int, *, width: float, without: Sequence[Pair] = ()) -> list[Pair]:
+        """Return ``count`` pairs (s < t), none in ``without``, of the highest upper confidence bound.
 
         That of a pair visited ``n - 1`` times is ``gain + width * sqrt(2 ln(N) / n)``, ``gain`` the mean of its two
         directions and ``N`` the sum of ``n`` over all pairs; the warm-up counts as everyone's first visit. Gains lie
@@ -76,24 +88,35 @@ class PairTable:
         n = self.visits + 1
         total = n[self._all_pairs()].sum()
         score = (self.gain + self.gain.T) / 2 + width * (2 * total.log() / n).sqrt()
-        order = (
-            score.masked_fill(~self._all_pairs(), -torch.inf).flatten().argsort(descending=True, stable=True)
-        )
-        most = len(n) * (len(n) - 1) // 2
-        return self._visited([divmod(place, len(n)) for place in order[: min(count, most)].tolist()])
+        return self._visited(self._first(-score, count, without))
 
     def choose_all(self) -> list[Pair]:
         """Return all pairs (s < t), in row order."""
         return self._visited([(s, t) for s, t in self._all_pairs().nonzero().tolist()])
 
-    def _all_pairs(self) -> Tensor:
-        return torch.ones(self.size.shape, dtype=torch.bool).triu(diagonal=1)
+    def _all_pairs(self, without: Sequence[Pair] = ()) -> Tensor:
+        pairs = torch.ones(self.size.shape, dtype=torch.bool).triu(diagonal=1)
+        for s, t in without:
+            pairs[s, t] = False
+        return pairs
+
+    def _first(self, values: Tensor, count: int, without: Sequence[Pair] = ()) -> list[Pair]:
+        """Return the ``count`` pairs of the lowest ``values`` [C, C]; among equals the first in row order."""
+        pairs = self._all_pairs(without).nonzero()
+        order = values[pairs[:, 0], pairs[:, 1]].argsort(stable=True)
+        return [(s, t) for s, t in pairs[order[:count]].tolist()]
 
     def _visited(self, pairs: list[Pair]) -> list[Pair]:
         for s, t in pairs:
             self.visits[s, t] += 1
             self.visits[t, s] += 1
         return pairs
+
+    def scouted(self, directions: Sequence[Pair], found: Inverted) -> None:
+        """Take in the sizes of the triggers that were ``found`` in the warm-up, one for each of ``directions``."""
+        for (s, t), size, is_found in zip(directions, found.mask_l1, found.found, strict=True):
+            if bool(is_found):
+                self.size[s, t] = size
 
     def update(self, source: int, target: int, mask_l1: float) -> None:
         """Take in the size of the newest trigger of one direction; nan where none was found.

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from mothkit.errors import ConfigError
 from mothkit.hardening.training import TrainingConfig
-from mothkit.inversion.config import InversionConfig
+from mothkit.inversion.config import QUICK, InversionConfig
 from mothkit.inversion.plan import Plan
 
 _COUNTS = (
@@ -31,7 +31,11 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("exploration", "warm_up_stamped", "pgd_eps"), lambda x: 0 <= x <= 1, "in [0, 1]"),
     (("held_back",), lambda x: 0 < x < 1, "in (0, 1)"),
     (("steady_batch",), lambda x: x >= 1, "at least 1"),
-    (("ucb_width", "steady_clip", "loss_by_batch"), lambda x: x >= 0, "at least 0"),
+    (
+        ("ucb_width", "following_clip", "steady_clip", "loss_by_batch", "scout_images", "weakest_per_round"),
+        lambda x: x >= 0,
+        "at least 0",
+    ),
     (("choice",), lambda word: word in get_args(PairChoice), f"one of {', '.join(get_args(PairChoice))}"),
 )
 
@@ -44,8 +48,10 @@ class MothConfig:
         steps_per_class: training steps of the whole run, times classes; 0 to go by ``epochs``.
         epochs: passes over the images, if ``steps_per_class`` is 0.
         training: how weights are updated.
-        steady_clip: bound on the length of a gradient, 0 for none (paper: none), of a model whose layers do not follow
-            a batch's statistics: it has no such layers, as exporters fold them, or loses by them (ours).
+        following_clip: bound on the length of a gradient, 0 for none (paper: none), of a model whose layers follow a
+            batch's statistics (ours: seldom reached, but by small networks in the warm-up).
+        steady_clip: the same of a model whose layers do not follow them: it has no such layers, as exporters fold
+            them, or loses by them (ours).
         steady_batch: how many times as many images a batch of such a model has (paper: 1).
         steady_stamped: how many times as many images are stamped there per direction and step (paper: 1).
         loss_by_batch: points of accuracy on clean images that the original may lose where its layers follow a batch; if
@@ -53,11 +59,14 @@ class MothConfig:
         warm_up: inversion of the universal triggers, one a target class.
         warm_up_images: images of each other class that a universal trigger is made on (paper: 10).
         warm_up_stamped: share of a warm-up batch that is stamped (paper: 0.5).
+        scout: inversion of every direction in the warm-up, to see how near the classes lie (paper: none).
+        scout_images: images of the source class that it takes; 0 for none of it, as the paper.
         inversion: inversion of a pair when it comes up.
         refresh: its short repetition within a round; used if ``inversions_per_round`` is above 1.
         inversion_images: images of a source class that a pair's trigger is made on.
         carry_cost: whether a direction's inversion starts at the cost at which its last one ended.
         pairs_per_round: pairs hardened together (paper: 1).
+        weakest_per_round: as many of them are those with the smallest trigger known (paper: 0).
         steps_per_round: training steps of a round (paper: 3).
         inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
         stamped: images stamped per direction and step.
@@ -82,24 +91,28 @@ class MothConfig:
             of a backdoor some may come back with it.
     """
 
-    steps_per_class: int = 32
+    steps_per_class: int = 24
     epochs: float = 0
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    following_clip: float = 10.0
     steady_clip: float = 1.0
     steady_batch: float = 1.5
-    steady_stamped: int = 2
+    steady_stamped: int = 4
     loss_by_batch: float = 4.0
     warm_up: InversionConfig = field(default_factory=InversionConfig)
     warm_up_images: int = 10
     warm_up_stamped: float = 0.5
+    scout: InversionConfig = field(default_factory=InversionConfig)
+    scout_images: int = 0
     inversion: InversionConfig = field(default_factory=InversionConfig)
     refresh: InversionConfig = field(default_factory=InversionConfig)
     inversion_images: int = 32
     carry_cost: bool = False
     pairs_per_round: int = 4
+    weakest_per_round: int = 0
     steps_per_round: int = 5
     inversions_per_round: int = 1
-    stamped: int = 2
+    stamped: int = 1
     most_stamped: float = 0.75
     choice: PairChoice = "paper"
     exploration: float = 0.3
@@ -125,10 +138,15 @@ class MothConfig:
         if (self.steps_per_class > 0) == (self.epochs > 0):
             raise ConfigError("give either steps_per_class or epochs, one of them above 0")
 
+    def following(self) -> "MothConfig":
+        """Return the same for a model whose layers follow a batch's statistics."""
+        clip = self.training.clip or self.following_clip  # one that was asked for stays
+        return replace(self, training=replace(self.training, clip=clip))
+
     def steady(self) -> "MothConfig":
         """Return the same for a model whose layers do not follow a batch's statistics."""
         batch_size = round(self.steady_batch * self.training.batch_size)
-        clip = self.training.clip or self.steady_clip  # one that was asked for stays
+        clip = self.training.clip or self.steady_clip
         training = replace(self.training, batch_statistics=False, clip=clip, batch_size=batch_size)
         return replace(self, training=training, stamped=self.steady_stamped * self.stamped)
 
@@ -137,6 +155,7 @@ class MothConfig:
         return replace(
             self,
             warm_up=plan.pin(self.warm_up),
+            scout=plan.pin(self.scout),
             inversion=plan.pin(self.inversion),
             refresh=plan.pin(self.refresh),
         )
@@ -158,9 +177,13 @@ DEFAULT = MothConfig(
     training=TrainingConfig(batch_size=192),
     ease_fades_over=100,
     warm_up=InversionConfig(steps=100, success_rate=0.95),
+    scout=replace(QUICK, steps=30, starts=1),
+    scout_images=10,
     inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
+    weakest_per_round=1,
 )
-"""The default profile: all universal triggers at once, four pairs a round, warm starts, distillation."""
+"""The default profile: all universal triggers at once, then a look at every pair; four pairs a round, one of them the
+weakest known; warm starts, distillation."""
 
 # The published PyTorch code sums the loss over a direction's images in a batch (about 13), where the engine
 # takes their mean: its costs are divided by that number here.
@@ -168,6 +191,7 @@ _IN_A_BATCH = 13
 PAPER = MothConfig(
     steps_per_class=0,
     epochs=2,
+    following_clip=0.0,
     steady_clip=0.0,
     steady_batch=1.0,
     steady_stamped=1,

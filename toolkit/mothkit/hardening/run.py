@@ -19,6 +19,7 @@ from mothkit.hardening.norms import has_norm, loss_by_batch
 from mothkit.hardening.pairs import PairTable
 from mothkit.hardening.planning import Extent, Pace
 from mothkit.hardening.profiles import MothConfig
+from mothkit.hardening.scouting import scout
 from mothkit.hardening.selection import Candidate, DropEstimator, mirroring_is_safe
 from mothkit.hardening.stamping import Aim, in_turn, usable_stamps
 from mothkit.hardening.training import Batch, Sampler, Trainer
@@ -32,6 +33,7 @@ from mothkit.pgd import PgdConfig, pgd_examples
 _SHOWN = 32  # images that the plan of inversions goes by
 _OF_BUDGET = 0.85  # the rest is for what a plan gets wrong
 _FOR_WARM_UP = 0.25  # share of the time left that the universal triggers may take
+_FOR_SCOUTING = 0.1  # the same of the look at every pair after them
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +54,7 @@ class Run:
     pace: Pace
     extent: Extent
     shortened: bool = False
+    scouted: int = 0
     _table: PairTable | None = None
     _bank: TriggerBank | None = None
     rounds: int = 0
@@ -79,8 +82,8 @@ class Run:
         with frozen(teacher):
             few = images.pixels(torch.arange(min(len(images), _SHOWN)))
             config = config.planned(make_plan(teacher, few, config.inversion, device))
-        if not _follows_batches(teacher, images, config, device, emit):
-            config = config.steady()
+        follows = _follows_batches(teacher, images, config, device, emit)
+        config = config.following() if follows else config.steady()
         training = replace(config.training, flip=mirror)
         total = budget.steps or config.total_steps(len(rest), original.classes)
         seed = int(torch.randint(2**31, (), generator=generator))
@@ -132,21 +135,38 @@ class Run:
         return self.trainer.done >= self.trainer.total
 
     def warm_up(self, usual: Sequence[Direction]) -> None:
-        """Invert one universal trigger a target class, and train one step against each.
+        """Invert one universal trigger a target class, scout every direction, and train one step a target class.
 
-        A time budget bounds both: there are fewer images, steps or classes then. It also sets how many steps are
-        planned, by what rounds of the ``usual`` directions will cost.
+        Directions are scouted where the ``usual`` ones have a source class. A time budget bounds all of it: there are
+        fewer images, steps, classes or directions then. It also sets how many training steps are planned, by what
+        rounds of the ``usual`` directions will cost.
         """
         self.emit(PhaseStarted("warm-up: universal triggers"))
         if self.budget.seconds is not None:
             self._fit_warm_up()
         began = self.budget.now()
         universals = invert_universals(self.inverter, self.config, self.classes, self.extent, emit=self.emit)
-        if self.budget.seconds is not None and self.budget.steps is None:
-            self._plan(usual, (self.budget.now() - began) / self.extent.work)
+        per_image = (self.budget.now() - began) / self.extent.work
         self._bank = universals.bank(self.config, self.generator)
         self._table = universals.table()
+        if self.config.scout_images and any(source is not None for source, _ in usual):
+            self._scout(per_image)
+        if self.budget.seconds is not None and self.budget.steps is None:
+            self._plan(usual, per_image)
         self._train_on(universals)
+
+    def _scout(self, per_image: float) -> None:
+        """Take in the sizes of every direction, or of as many as a share of the time allows, and their triggers."""
+        self.emit(PhaseStarted("warm-up: every pair"))
+        left = self.pace.left(self.config.candidates)
+        work = _FOR_SCOUTING * left / max(per_image, 1e-12)
+        scouted = scout(self.inverter, self.config, self.classes, work=work, emit=self.emit)
+        if scouted is None:
+            return
+        directions, found = scouted
+        self.scouted = len(directions)
+        self.table.scouted(directions, found)
+        self.bank.keep(directions, found)
 
     def _fit_warm_up(self) -> None:
         """Cut the warm-up to a share of the time."""
@@ -315,6 +335,7 @@ class Run:
             "config": asdict(self.config),
             "mirrored": self.mirror,
             "warm_up": asdict(self.extent),
+            "scouted_directions": self.scouted,
             "rounds": self.rounds,
             "planned_steps": self.trainer.total,
             "pairs_visited": visited,
@@ -337,6 +358,7 @@ class Run:
             "tried": [(c.step, c.accuracy_drop, c.weights, c.share) for c in self.judge.tried],
             "rounds": self.rounds,
             "extent": asdict(self.extent),
+            "scouted": self.scouted,
             "spent": self.pace.spent,
             "shortened": self.shortened,
         }
@@ -350,6 +372,7 @@ class Run:
         self.judge.tried = [Candidate(*each) for each in state["tried"]]
         self.rounds = int(state["rounds"])
         self.extent = Extent(**state["extent"])
+        self.scouted = int(state["scouted"])
         self.pace.started -= float(state["spent"])  # the budget is for all sittings together
         self.shortened = bool(state["shortened"])
         self.generator.set_state(state["generator"])

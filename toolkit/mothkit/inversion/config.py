@@ -102,7 +102,7 @@ class InversionConfig:
 
 
 QUICK = InversionConfig(
-    steps=300,
+    steps=250,
     starts=3,
     images_per_update=16,
     settle=0.5,
