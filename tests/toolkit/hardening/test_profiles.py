@@ -66,3 +66,12 @@ def test_a_bound_on_gradients_that_was_asked_for_stays_where_no_layer_follows_th
 ) -> None:
     steady = replace(DEFAULT, training=replace(DEFAULT.training, clip=asked)).steady()
     assert (steady.training.clip, steady.training.batch_statistics) == (clip, False)
+
+
+@pytest.mark.parametrize(("asked", "clip"), [(0.0, DEFAULT.following_clip), (5.0, 5.0)])
+def test_gradients_are_bounded_where_layers_follow_the_batch_unless_a_bound_was_asked_for(
+    asked: float, clip: float
+) -> None:
+    following = replace(DEFAULT, training=replace(DEFAULT.training, clip=asked)).following()
+    assert (following.training.clip, following.training.batch_statistics) == (clip, True)
+    assert PAPER.following().training.clip == 0
