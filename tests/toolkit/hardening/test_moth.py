@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -189,8 +190,13 @@ def stop_at(step: int) -> EventSink:
 
 @pytest.mark.parametrize(
     "config",
-    [SMALL, replace(SMALL, inversions_per_round=4), replace(SMALL, carry_cost=True, choice="ucb")],
-    ids=["once a round", "refreshed", "carried cost, ucb"],
+    [
+        SMALL,
+        replace(SMALL, inversions_per_round=4),
+        replace(SMALL, carry_cost=True, choice="ucb"),
+        replace(SMALL, patches_every=2),
+    ],
+    ids=["once a round", "refreshed", "carried cost, ucb", "patches"],
 )
 @pytest.mark.parametrize("step", [7, 23])
 def test_an_interrupted_run_goes_on_to_the_same_weights(
@@ -246,6 +252,33 @@ def test_a_carried_cost_is_where_the_next_inversion_of_the_direction_starts(
     assert any(cost != pytest.approx(0.02) for cost in ended[0])
     for begin, end in zip(started[1:], ended, strict=False):
         assert sorted(begin) == sorted(end)  # a round's pairs come in an order of their own
+
+
+def test_patches_take_turns_with_pixels_and_each_goes_on_from_its_own(
+    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[tuple[InversionConfig, Tensor, Inverted]] = []
+
+    def spy(*args: Any, start: tuple[Tensor, Tensor] | None, **given: Any) -> Inverted:
+        found = invert(*args, start=start, **given)
+        if start is not None:
+            rounds.append((args[3], torch.cat(start, dim=1), found))
+        return found
+
+    monkeypatch.setattr(inverting, "invert", spy)
+    patch = replace(SMALL.inversion, steps=3, success_rate=1.0)  # so few that most miss
+    config = replace(SMALL, patches_every=3, patch=patch, pairs_per_round=3, exploration=0)
+    details = harden(classifier, images, config).details
+    kinds = [(inversion.cell, inversion.roam) for inversion, _, _ in rounds]
+    assert kinds == [(1, 2) if (k + 1) % 3 == 0 else (1, 0) for k in range(len(rounds))]  # of images of 8 x 8
+    first, second = ([each for each in rounds if each[0].roam][k] for k in (0, 1))
+    assert not bool(first[2].found.all())
+    ends = torch.cat([first[2].masks, first[2].patterns], dim=1).flatten(1)
+    assert all(bool((ends == row).all(1).any()) for row in second[1].flatten(1))
+    sizes = {round(float(v), 3) for inversion, _, f in rounds if not inversion.roam for v in f.mask_l1}
+    assert {
+        round(size, 3) for _, _, size in details["last_mask_l1"]
+    } <= sizes  # those of patches are no distances
 
 
 @pytest.mark.parametrize(

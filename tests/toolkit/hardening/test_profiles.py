@@ -49,6 +49,9 @@ def test_steps_go_by_classes_or_by_epochs_and_leave_room_for_a_round() -> None:
         ({"ucb_width": -0.1}, "ucb_width is -0.1, not at least 0"),
         ({"exploration": 1.1}, "exploration"),
         ({"warm_up_stamped": -0.1}, "warm_up_stamped"),
+        ({"patches_every": -1}, "patches_every is -1, not at least 0"),
+        ({"patch_cell": 0.6}, r"patch_cell is 0.6, not in \[0, 0.5\]"),
+        ({"patch_roam": -0.1}, "patch_roam"),
         ({"largest_stamp": 0.0}, "largest_stamp"),
         ({"largest_stamp": 1.1}, "largest_stamp"),
         ({"epochs": 1.0}, "either steps_per_class or epochs"),
@@ -75,3 +78,20 @@ def test_gradients_are_bounded_where_layers_follow_the_batch_unless_a_bound_was_
     following = replace(DEFAULT, training=replace(DEFAULT.training, clip=asked)).following()
     assert (following.training.clip, following.training.batch_statistics) == (clip, True)
     assert PAPER.following().training.clip == 0
+
+
+def test_patches_grow_with_the_image() -> None:
+    for side, cell, roam in ((32, 4, 6), (224, 28, 42), (4, 1, 1)):
+        patch = DEFAULT.sized((3, side, 2 * side)).patch
+        assert (patch.cell, patch.roam) == (cell, roam)
+    assert replace(DEFAULT, patch_cell=0.0, patch_roam=0.0).sized((3, 32, 32)).patch.cell == 1
+
+
+def test_a_round_costs_what_both_kinds_of_triggers_cost_on_average() -> None:
+    pixels, patches = (replace(DEFAULT, patches_every=n).images_a_round(100) for n in (0, 1))
+    assert patches - pixels == 100 * (DEFAULT.patch.steps - DEFAULT.inversion.steps)
+    assert replace(DEFAULT, patches_every=2).images_a_round(100) == (pixels + patches) / 2
+
+
+def test_the_papers_profile_knows_no_patches() -> None:
+    assert PAPER.patches_every == 0

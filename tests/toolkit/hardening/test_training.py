@@ -120,6 +120,19 @@ def test_images_are_mirrored_and_shifted_only_if_the_config_says_so() -> None:
     assert not torch.equal(shifted, plain)  # by one pixel of eight
 
 
+@pytest.mark.parametrize("roam", [0, 1])
+def test_a_roaming_stamp_lies_elsewhere_on_each_image(roam: int) -> None:
+    mask = torch.zeros(1, 4, 4)
+    mask[0, 1, 2] = 1.0
+    stamp = Stamp(mask, torch.ones(1, 4, 4), (1,), 300, roam)
+    places = stamp.on(torch.zeros(300, 1, 4, 4), seeded()).flatten(1).argmax(1)
+    seen = {(int(place) // 4, int(place) % 4) for place in places}
+    assert seen == {
+        (1 + down, 2 + right) for down in range(-roam, roam + 1) for right in range(-roam, roam + 1)
+    }
+    assert stamp.on(torch.zeros(0, 1, 4, 4), seeded()).shape == (0, 1, 4, 4)
+
+
 # -- training -------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,9 @@ from mothkit.inversion.engine import frozen, invert
 from mothkit.inversion.found import Inverted
 from mothkit.inversion.plan import Plan
 from mothkit.inversion.search import falling, hardest
+from mothkit.inversion.shapes import draw_shifts, in_cells, shifted
 from mothkit.inversion.state import State
+from mothkit.triggers.patch import blend
 
 CPU = torch.device("cpu")
 ROW, COLUMN, SIDE = 2, 3, 6
@@ -442,3 +444,57 @@ def test_progress_reaches_its_end_whatever_ends_early() -> None:
     steps = [event.step for event in events if isinstance(event, StepDone)]
     assert steps == sorted(steps)
     assert steps[-1] == 600
+
+
+class BrightSomewhere(nn.Module):
+    """Class 1 where channel 0 of one pixel, wherever it is, is above one half, and where that of ``Pixel`` is."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight  # of the brightest pixel; the pixel at its place counts 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        anywhere = x[:, 0].flatten(1).max(1).values
+        score = 20 * (torch.maximum(self.weight * anywhere, x[:, 0, ROW, COLUMN]) - 0.5)
+        return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+def test_a_trigger_of_cells_is_constant_on_each_and_as_large_as_that_asks() -> None:
+    found = run(Pixel(), pool(12), [task(0, 12)], cell=2, steps=600)
+    values = torch.cat([found.masks, found.patterns], dim=1)
+    assert bool(found.found.all())
+    assert torch.allclose(in_cells(values, 2), values, atol=1e-6)
+    alone = run(Pixel(), pool(12), [task(0, 12)], steps=600)
+    assert float(found.mask_l1) == pytest.approx(
+        4 * float(alone.mask_l1), rel=0.1
+    )  # a square of four, not one
+
+
+@pytest.mark.parametrize("control", ["passes", "updates"])
+def test_every_reported_trigger_is_made_of_cells(control: str) -> None:
+    for steps in (1, 30):
+        found = run(
+            Pixel(), pool(12), [task(0, 12)], cell=3, steps=steps, control=control, restart_noise=0.01
+        )
+        values = torch.cat([found.masks, found.patterns], dim=1)
+        assert torch.allclose(in_cells(values, 3), values, atol=1e-6)
+
+
+def test_a_roaming_trigger_works_wherever_it_lies() -> None:
+    """A pixel in the right place is cheapest; whoever is moved about needs what works in all places."""
+    model, x = BrightSomewhere(0.7), pool(32) * torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1)
+    shifts = draw_shifts((1, 200), 2, seeded(5))
+    rates = []
+    for roam in (0, 2):
+        found = run(model, x, [task(0, 32)], roam=roam, steps=300)
+        moved = shifted(torch.cat([found.masks, found.patterns], dim=1), shifts)[0]
+        said = model(blend(x[:1].expand(200, -1, -1, -1), moved[:, :1], moved[:, 1:])).argmax(1)
+        rates.append(float(said.float().mean()))
+    assert rates[0] < 0.5
+    assert rates[1] > 0.85
+
+
+def test_a_roaming_search_is_repeatable() -> None:
+    twice = [run(Pixel(), pool(12), [task(0, 12)], roam=1, cell=2, steps=20) for _ in range(2)]
+    assert torch.equal(twice[0].masks, twice[1].masks)
+    assert torch.equal(twice[0].patterns, twice[1].patterns)

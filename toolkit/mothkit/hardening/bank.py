@@ -53,14 +53,14 @@ class TriggerBank:
         """Return the costs [K] to start from: where the last inversion ended, ``initial`` where there was none."""
         return torch.tensor([self.costs.get(direction, initial) for direction in directions])
 
-    def keep(self, directions: Sequence[Direction], found: Inverted) -> None:
-        """Take in what was found; a direction without a trigger keeps the one that it had.
+    def keep(self, directions: Sequence[Direction], found: Inverted, *, missed: bool = False) -> None:
+        """Take in what was found; a direction without a trigger keeps the one that it had, unless ``missed`` are kept.
 
         Its cost is taken in all the same: one at which nothing was found fell meanwhile, and would be too high again.
         """
         for k, direction in enumerate(directions):
             self.costs[direction] = float(found.cost[k])
-            if bool(found.found[k]):
+            if missed or bool(found.found[k]):
                 self.own.pop(direction, None)
                 self.own[direction] = torch.cat([found.masks[k], found.patterns[k]])
         most = max(1, self.room // (self.universal[0].numel() * self.universal.element_size()))

@@ -17,7 +17,7 @@ import torch
 
 from mothkit.errors import ResumeError
 
-_MAGIC = b"mothkit checkpoint 2\n"
+_MAGIC = b"mothkit checkpoint 3\n"
 _DIGEST = hashlib.sha256().digest_size
 _QUICK = 0.5  # seconds that a write may take; where the state is gigabytes, writes become rarer
 

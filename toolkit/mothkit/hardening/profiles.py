@@ -1,7 +1,7 @@
 """The numbers of a MOTH run, and the two profiles: ours and the paper's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ _COUNTS = (
     "views",
     "candidates",
     "steady_stamped",
+    "patch_stamped",
 )
 PairChoice = Literal["paper", "ucb"]
 _TRAINING_COST = 2.0  # of an image in a training step, against one in an inversion step
@@ -32,10 +33,14 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("held_back",), lambda x: 0 < x < 1, "in (0, 1)"),
     (("steady_batch",), lambda x: x >= 1, "at least 1"),
     (
-        ("ucb_width", "following_clip", "steady_clip", "loss_by_batch", "scout_images", "weakest_per_round"),
+        (
+            *("ucb_width", "following_clip", "steady_clip", "loss_by_batch", "scout_images"),
+            *("weakest_per_round", "patches_every"),
+        ),
         lambda x: x >= 0,
         "at least 0",
     ),
+    (("patch_cell", "patch_roam"), lambda x: 0 <= x <= 0.5, "in [0, 0.5]"),
     (("choice",), lambda word: word in get_args(PairChoice), f"one of {', '.join(get_args(PairChoice))}"),
 )
 
@@ -65,6 +70,11 @@ class MothConfig:
         refresh: its short repetition within a round; used if ``inversions_per_round`` is above 1.
         inversion_images: images of a source class that a pair's trigger is made on.
         carry_cost: whether a direction's inversion starts at the cost at which its last one ended.
+        patches_every: every so many rounds triggers are patches that may lie anywhere; 0 for never (paper: never).
+        patch: inversion of these; its ``cell`` and ``roam`` come from the two shares.
+        patch_cell: edge of the squares of one colour, share of the images' shorter side.
+        patch_roam: how far from its place a patch may lie, in both directions, share of the same.
+        patch_stamped: how many times as many images are stamped with patches, per direction and step.
         pairs_per_round: pairs hardened together (paper: 1).
         weakest_per_round: as many of them are those with the smallest trigger known (paper: 0).
         steps_per_round: training steps of a round (paper: 3).
@@ -108,6 +118,11 @@ class MothConfig:
     refresh: InversionConfig = field(default_factory=InversionConfig)
     inversion_images: int = 32
     carry_cost: bool = False
+    patches_every: int = 0
+    patch: InversionConfig = field(default_factory=InversionConfig)
+    patch_cell: float = 0.125
+    patch_roam: float = 0.1875
+    patch_stamped: int = 1
     pairs_per_round: int = 4
     weakest_per_round: int = 0
     steps_per_round: int = 5
@@ -158,14 +173,25 @@ class MothConfig:
             scout=plan.pin(self.scout),
             inversion=plan.pin(self.inversion),
             refresh=plan.pin(self.refresh),
+            patch=plan.pin(self.patch),
         )
 
+    def sized(self, shape: Sequence[int]) -> "MothConfig":
+        """Return the same with patches for images of ``shape`` [C, H, W]."""
+        cell, roam = (round(share * min(shape[1:])) for share in (self.patch_cell, self.patch_roam))
+        return replace(self, patch=replace(self.patch, cell=max(1, cell), roam=roam))
+
     def images_a_round(self, inverted: int) -> int:
-        """Return what a round costs that inverts triggers on so many images, in images of one inversion step."""
-        refreshed = (self.inversions_per_round - 1) * self.refresh.steps
+        """Return what a round costs, of both kinds on average, that inverts triggers on so many images.
+
+        It is counted in images of one inversion step.
+        """
+        steps: float = self.inversion.steps + (self.inversions_per_round - 1) * self.refresh.steps
+        if self.patches_every:
+            steps += (self.inversions_per_round * self.patch.steps - steps) / self.patches_every
         attacked = self.pgd_steps if self.pgd_eps else 0
         trained = round((_TRAINING_COST + attacked) * self.training.batch_size * self.steps_per_round)
-        return inverted * (self.inversion.steps + refreshed) + trained
+        return round(inverted * steps) + trained
 
     def total_steps(self, images: int, classes: int) -> int:
         """Return the training steps of a run; at least one warm-up step a class and one round."""
@@ -180,10 +206,13 @@ DEFAULT = MothConfig(
     scout=replace(QUICK, steps=30, starts=1),
     scout_images=10,
     inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
+    patches_every=2,
+    patch_stamped=2,
+    patch=InversionConfig(steps=30, initial_cost=0.02, patience=5, start_mask=0.3, start_margin=1e-3),
     weakest_per_round=1,
 )
 """The default profile: all universal triggers at once, then a look at every pair; four pairs a round, one of them the
-weakest known; warm starts, distillation."""
+weakest known; patches in every second round; warm starts, distillation."""
 
 # The published PyTorch code sums the loss over a direction's images in a batch (about 13), where the engine
 # takes their mean: its costs are divided by that number here.

@@ -15,6 +15,7 @@ from mothkit.hardening.bank import Direction, TriggerBank, sources_of
 from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.inverting import Inverter
 from mothkit.hardening.judging import Judge
+from mothkit.hardening.kinds import Kind, of_patches, of_pixels
 from mothkit.hardening.norms import has_norm, loss_by_batch
 from mothkit.hardening.pairs import PairTable
 from mothkit.hardening.planning import Extent, Pace
@@ -56,7 +57,8 @@ class Run:
     shortened: bool = False
     scouted: int = 0
     _table: PairTable | None = None
-    _bank: TriggerBank | None = None
+    _pixels: Kind | None = None
+    _patches: Kind | None = None
     rounds: int = 0
 
     @classmethod
@@ -81,7 +83,7 @@ class Run:
             emit(Note("images are not mirrored: the model tells mirrored classes apart"))
         with frozen(teacher):
             few = images.pixels(torch.arange(min(len(images), _SHOWN)))
-            config = config.planned(make_plan(teacher, few, config.inversion, device))
+            config = config.planned(make_plan(teacher, few, config.inversion, device)).sized(images.shape)
         follows = _follows_batches(teacher, images, config, device, emit)
         config = config.following() if follows else config.steady()
         training = replace(config.training, flip=mirror)
@@ -124,11 +126,18 @@ class Run:
         return self._table
 
     @property
-    def bank(self) -> TriggerBank:
-        """The triggers so far; there once warm-up or restore is over."""
-        if self._bank is None:
+    def pixels(self) -> Kind:
+        """The paper's triggers so far; there once warm-up or restore is over."""
+        if self._pixels is None:
             raise RuntimeError("the run has not been warmed up")
-        return self._bank
+        return self._pixels
+
+    @property
+    def patches(self) -> Kind:
+        """The patches so far, which start at random."""
+        if self._patches is None:
+            self._patches = of_patches(self.config, self.classes, self.images.shape, self.generator)
+        return self._patches
 
     def is_done(self) -> bool:
         """Return whether all planned steps are done."""
@@ -147,7 +156,7 @@ class Run:
         began = self.budget.now()
         universals = invert_universals(self.inverter, self.config, self.classes, self.extent, emit=self.emit)
         per_image = (self.budget.now() - began) / self.extent.work
-        self._bank = universals.bank(self.config, self.generator)
+        self._pixels = of_pixels(self.config, universals.bank(self.config, self.generator))
         self._table = universals.table()
         if self.config.scout_images and any(source is not None for source, _ in usual):
             self._scout(per_image)
@@ -166,7 +175,7 @@ class Run:
         directions, found = scouted
         self.scouted = len(directions)
         self.table.scouted(directions, found)
-        self.bank.keep(directions, found)
+        self.pixels.bank.keep(directions, found)
 
     def _fit_warm_up(self) -> None:
         """Cut the warm-up to a share of the time."""
@@ -216,8 +225,10 @@ class Run:
             self._train(universals.found, [(row, sources_of((None, target), self.classes), stamped)])
 
     def round(self, directions: Sequence[Direction]) -> None:
-        """Invert the ``directions``, train on stamped images, take in the sizes."""
+        """Invert the ``directions``, train on stamped images, take in the sizes; those of patches tell of no pair."""
         began = self.budget.now()
+        of_patches = self.config.patches_every and (self.rounds + 1) % self.config.patches_every == 0
+        kind = self.patches if of_patches else self.pixels
         sizes: list[Tensor] = []
         every = math.ceil(self.config.steps_per_round / self.config.inversions_per_round)
         sources = [sources_of(direction, self.classes) for direction in directions]
@@ -226,33 +237,22 @@ class Run:
             if self.is_done():
                 break
             if found is None or step % every == 0:
-                found = self._invert(directions, refresh=not whole)
+                drawn = [self._draw(direction) for direction in directions]
+                found = kind.invert(self.inverter, directions, drawn, again=not whole)
                 whole = not bool(found.found.all())
                 sizes.append(torch.where(found.found, found.mask_l1, torch.nan))
-            self._train(found, [(row, each, self._count(each)) for row, each in enumerate(sources)])
-        means = torch.stack(sizes).nanmean(0).tolist()
-        for each, (_, target), size in zip(sources, directions, means, strict=True):
-            for source in each:
-                self.table.update(source, target, size)
+            aims = [(row, each, self._count(each, kind.stamped)) for row, each in enumerate(sources)]
+            self._train(found, aims, roam=kind.first.roam)
+        if kind is self.pixels:
+            means = torch.stack(sizes).nanmean(0).tolist()
+            for each, (_, target), size in zip(sources, directions, means, strict=True):
+                for source in each:
+                    self.table.update(source, target, size)
         self.rounds += 1
         self.pace.took(self.budget.now() - began)
         self._report(directions, sizes[-1])
         self.judge.look(self.trainer.classifier, self.trainer.done, self.trainer.total)
         self._keep_pace()
-
-    def _invert(self, directions: Sequence[Direction], *, refresh: bool) -> Inverted:
-        """Invert from where each direction stands, and keep what was found as its next start."""
-        config = self.config.refresh if refresh else self.config.inversion
-        carried = self.bank.start_costs(directions, config.initial_cost) if self.config.carry_cost else None
-        found = self.inverter.invert(
-            [self._draw(direction) for direction in directions],
-            [target for _, target in directions],
-            config,
-            start=self.bank.start(directions),
-            cost=carried,
-        )
-        self.bank.keep(directions, found)
-        return found
 
     def _keep_pace(self) -> None:
         """Plan fewer steps where rounds take longer than was planned; the learning rate then falls faster."""
@@ -281,11 +281,11 @@ class Run:
         """How many images of a batch may be stamped."""
         return round(self.config.most_stamped * self.config.training.batch_size)
 
-    def _count(self, sources: Sequence[int]) -> int:
-        return min(self.config.stamped * len(sources), self._room)
+    def _count(self, sources: Sequence[int], times: int) -> int:
+        return min(times * self.config.stamped * len(sources), self._room)
 
-    def _train(self, found: Inverted, aims: Sequence[Aim]) -> None:
-        stamps = usable_stamps(found, aims, largest=self.config.largest_stamp)
+    def _train(self, found: Inverted, aims: Sequence[Aim], *, roam: int = 0) -> None:
+        stamps = usable_stamps(found, aims, largest=self.config.largest_stamp, roam=roam)
         batch = self.sampler.batch(in_turn(stamps, self.trainer.done, self._room))
         self.trainer.step(self._attacked(batch) if self.config.pgd_eps else batch)
 
@@ -354,7 +354,8 @@ class Run:
             "sampler": self.sampler.state(),
             "generator": self.generator.get_state(),
             "table": self.table.state(),
-            "bank": self.bank.state(),
+            "pixels": self.pixels.state(),
+            "patches": self._patches.state() if self._patches else None,
             "tried": [(c.step, c.accuracy_drop, c.weights, c.share) for c in self.judge.tried],
             "rounds": self.rounds,
             "extent": asdict(self.extent),
@@ -368,7 +369,9 @@ class Run:
         self.trainer.restore(state["trainer"])
         self.sampler.restore(state["sampler"])
         self._table = PairTable(**state["table"])
-        self._bank = TriggerBank(**state["bank"])
+        self._pixels = of_pixels(self.config, TriggerBank(**state["pixels"]))
+        if state["patches"] is not None:
+            self.patches.restore(state["patches"])
         self.judge.tried = [Candidate(*each) for each in state["tried"]]
         self.rounds = int(state["rounds"])
         self.extent = Extent(**state["extent"])

@@ -16,6 +16,7 @@ from mothkit.augment import augment
 from mothkit.classifier import Classifier
 from mothkit.errors import ConfigError, TrainingError
 from mothkit.images import ImageSet
+from mothkit.inversion.shapes import draw_shifts, shifted
 from mothkit.triggers.patch import blend
 
 Schedule = Literal["cosine", "constant", "steps"]
@@ -92,12 +93,24 @@ class TrainingConfig(UpdateConfig):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stamp:
-    """One trigger to stamp in a step: on ``count`` images drawn from ``classes``."""
+    """One trigger to stamp in a step: on ``count`` images drawn from ``classes``.
+
+    On each it lies elsewhere, up to ``roam`` pixels away in both directions.
+    """
 
     mask: Tensor
     pattern: Tensor
     classes: tuple[int, ...]
     count: int
+    roam: int = 0
+
+    def on(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the images ``x`` [n, C, H, W] with the trigger on them."""
+        if self.roam == 0 or len(x) == 0:
+            return blend(x, self.mask, self.pattern).clamp(0, 1)
+        values = torch.cat([self.mask, self.pattern])[None]
+        moved = shifted(values, draw_shifts((1, len(x)), self.roam, generator))[0]
+        return blend(x, moved[:, :1], moved[:, 1:]).clamp(0, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +164,7 @@ class Sampler:
         x, first = unstamped.clone(), 0
         for stamp, chosen in zip(stamps, drawn, strict=True):
             rows = slice(first, first + len(chosen))
-            x[rows] = blend(x[rows], stamp.mask, stamp.pattern).clamp(0, 1)
+            x[rows] = stamp.on(x[rows], self._generator)
             first += len(chosen)
         return Batch(x, unstamped, self._images.labels[indices], stamped=first)
 

@@ -21,11 +21,11 @@ _TRIED = 1 / 6  # share of the steps after which the order of sizes hardly chang
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
-        ("steps", "starts", "images_per_update", "patience", "images_per_forward"),
+        ("steps", "starts", "images_per_update", "patience", "images_per_forward", "cell"),
         lambda n: n >= 1,
         "at least 1",
     ),
-    (("stall",), lambda n: n >= 0, "at least 0"),
+    (("stall", "roam"), lambda n: n >= 0, "at least 0"),
     (("success_rate", "start_mask", "settle"), lambda x: 0 < x <= 1, "in (0, 1]"),
     (("start_margin", "restart_noise", "spare"), lambda x: 0 <= x < 0.5, "in [0, 0.5)"),
     (("initial_cost", "learning_rate", "gain"), lambda x: x > 0, "above 0"),
@@ -64,6 +64,9 @@ class InversionConfig:
             (paper: 0).
         start_margin: a given start is kept this far from 0 and 1, so that no entry is frozen
             at the flat end of tanh (paper: 0, see docs/moth.md).
+        cell: edge of the squares, in pixels, on which mask and pattern are constant (paper: 1).
+        roam: in every update each image carries the trigger elsewhere, up to this many pixels away in both directions
+            (paper: 0). Re-tests and reports are of the trigger in its middle place.
         images_per_forward: bound on triggers x images in one forward pass; None to go by the device and the
             size of the images (see ``plan.forward_images``).
         precision: of the network's products; re-tests are in float32 always. ``auto``: see ``plan.make_plan``.
@@ -86,6 +89,8 @@ class InversionConfig:
     start_mask: float = 1.0
     stall: int = 0
     start_margin: float = 0.0
+    cell: int = 1
+    roam: int = 0
     images_per_forward: int | None = None
     precision: Precision = "auto"
 

@@ -13,6 +13,7 @@ from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.found import Inverted, join
 from mothkit.inversion.plan import make_plan
 from mothkit.inversion.search import Search, Tasks
+from mothkit.inversion.shapes import in_cells
 
 
 @contextmanager
@@ -148,13 +149,13 @@ def _start_values(
     if start is None:
         values = torch.rand(shape, generator=generator)
         values[:, 0] *= config.start_mask
-        return values
+        return in_cells(values, config.cell)
     values = torch.cat(start, dim=1)
     if values.shape != shape:
         raise ShapeError(
             f"start triggers have shape {tuple(values.shape)}, expected {shape}: mask, then colours"
         )
-    return values.clamp(config.start_margin, 1 - config.start_margin)
+    return in_cells(values.clamp(config.start_margin, 1 - config.start_margin), config.cell)
 
 
 def _start_costs(count: int, cost: Tensor | None, config: InversionConfig) -> Tensor:

@@ -12,6 +12,7 @@ from mothkit.events import EventSink, StepDone
 from mothkit.inversion.config import InversionConfig, InversionTask, Loss
 from mothkit.inversion.found import Inverted
 from mothkit.inversion.plan import Plan
+from mothkit.inversion.shapes import draw_shifts, shifted
 from mothkit.inversion.state import (
     State,
     accept,
@@ -20,7 +21,7 @@ from mothkit.inversion.state import (
     offer,
     steer_cost,
     steer_smoothly,
-    to_values,
+    values_of,
 )
 from mothkit.triggers.patch import blend
 
@@ -122,7 +123,7 @@ class Search:
                 self.model, self.pool, tasks, self.state, self.config, self.plan, self.generator
             )
         if self.config.control == "updates":
-            self._state = offer(self.state)
+            self._state = offer(self.state, self.config)
         if bool((self.state.candidate_l1 < self.state.best_l1).any()):
             rate, _ = _retest(self.model, self.pool, tasks, self.state.candidate, self.config)
             self._state = accept(self.state, rate, self.config)
@@ -197,8 +198,9 @@ def _step(
         part = slice(first, first + config.images_per_update)
         x, done = pool[indices[:, part]], state.updates / updates
         share = torch.where(done < _SPARE_AFTER, 0.0, config.spare)
+        shifts = draw_shifts(x.shape[:2], config.roam, generator) if config.roam else None
         gradient, values, hit = _gradient(
-            model, x, valid[:, part], tasks.targets, state, plan, config.loss, share
+            model, x, valid[:, part], tasks.targets, state, plan, config, share, shifts
         )
         active = valid[:, part].any(1)  # a task that has no more images waits for the others
         used = torch.where(active.view(-1, 1, 1, 1), values, used)
@@ -227,20 +229,22 @@ def _gradient(
     targets: Tensor,
     state: State,
     plan: Plan,
-    loss: Loss,
+    config: InversionConfig,
     spare: Tensor,
+    shifts: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return gradient and values [K, 1 + C, H, W] and hits [K] for images ``x`` [K, B, C, H, W].
 
-    The share ``spare`` [K] of them, those with the largest losses, does not pull.
+    The share ``spare`` [K] of them, those with the largest losses, does not pull. With ``shifts`` [K, B, 2] each
+    carries the trigger elsewhere.
     """
     logits = state.logits.detach().requires_grad_()
-    values = to_values(logits)
-    mask, pattern = values[:, None, :1], values[:, None, 1:]
+    values = values_of(logits, config)
+    placed = values[:, None] if shifts is None else shifted(values, shifts)
     with plan.context(x.device):
-        scores = model(blend(x, mask, pattern).flatten(0, 1)).float()
+        scores = model(blend(x, placed[:, :, :1], placed[:, :, 1:]).flatten(0, 1)).float()
     wanted = targets[:, None].expand(valid.shape)
-    pull = _pull(scores, wanted.flatten(), loss).view(valid.shape)
+    pull = _pull(scores, wanted.flatten(), config.loss).view(valid.shape)
     pulling = valid & ~hardest(pull.detach(), valid, spare)
     mean = (pull * pulling).sum(1) / pulling.sum(1).clamp(min=1)
     total = (mean + state.cost * values[:, :1].abs().sum((1, 2, 3))).sum()
@@ -296,7 +300,8 @@ def _report(
 ) -> list[Inverted]:
     """Return what was found for each of these triggers, re-tested."""
     found = torch.isfinite(state.best_l1)
-    values = torch.where(found.view(-1, 1, 1, 1), state.best, to_values(state.logits)).clamp(0, 1)
+    last = values_of(state.logits, config)
+    values = torch.where(found.view(-1, 1, 1, 1), state.best, last).clamp(0, 1)
     rate, loss_end = _retest(model, pool, tasks, values, config)
     whole = Inverted(
         masks=values[:, :1].cpu(),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mothkit.inversion.config import InversionConfig
+from mothkit.inversion.shapes import in_cells
 
 _SPAN = 2 - 1e-7  # the paper's tanh map reaches 0 and 1 a little before infinity
 _BETA1, _BETA2, _EPSILON = 0.5, 0.9, 1e-8
@@ -21,6 +22,11 @@ _NEWEST = 0.2  # share of the last update in the smoothed rate
 def to_values(logits: Tensor) -> Tensor:
     """Return masks and patterns in 0..1 for unbounded ``logits`` of any shape."""
     return torch.tanh(logits) / _SPAN + 0.5
+
+
+def values_of(logits: Tensor, config: InversionConfig) -> Tensor:
+    """Return the masks and patterns [K, 1 + C, H, W] that ``logits`` stand for, of the config's shape."""
+    return in_cells(to_values(logits), config.cell)
 
 
 def to_logits(values: Tensor) -> Tensor:
@@ -144,9 +150,9 @@ def keep_smaller(
     )
 
 
-def offer(state: State) -> State:
+def offer(state: State, config: InversionConfig) -> State:
     """Return the state with each trigger as it is now for its candidate, if it is smaller than its best."""
-    values = to_values(state.logits)
+    values = values_of(state.logits, config)
     size = values[:, :1].abs().sum((1, 2, 3))
     smaller = size < state.best_l1
     return replace(
