@@ -5,7 +5,8 @@
 From the project's root. ``faults`` runs the batch undisturbed; ``kills`` runs it anew, kills its driver with SIGKILL at
 random moments, resumes it each time, and compares what is left of both, times apart; ``workers`` and ``ray`` time sound
 models with one worker, with two, and on a local Ray. Resumable: a piece is one of these, and within ``kills`` one kill.
-Writes to ``benchmarks/results/batch.jsonl``; models and results go to ``build/batch``.
+Writes to ``benchmarks/results/batch.jsonl`` and a table of it to ``docs/benchmarks.md`` (``--table`` the table alone);
+models and results go to ``build/batch``.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from benchmarks.pieces import table, write_section
 from mothkit.batch.ledger import Ledger, Status, ledger_path
 from tests.planted import FAULTS, final, killing, write_batch
 
@@ -132,6 +135,12 @@ def ray(_good: int, _kills: int) -> dict[str, object]:
     return {"local_an_hour": local, "ray_an_hour": on_ray, "ratio": round(on_ray / local, 3)}
 
 
+WHAT = {
+    "faults": "`faults`: 40 models, 8 planted faults, two workers",
+    "kills": "`kills`: the same, its driver killed (`SIGKILL`) at random and resumed",
+    "workers": "`workers`: one worker, then two",
+    "ray": "`ray`: two workers of the local engine, then two on a local Ray",
+}
 PIECES: dict[str, Callable[[int, int], dict[str, object]]] = {
     "faults": faults,
     "kills": kills,
@@ -140,16 +149,52 @@ PIECES: dict[str, Callable[[int, int], dict[str, object]]] = {
 }
 
 
+def told(piece: str, found: dict[str, Any]) -> tuple[str, str]:
+    """Return what a piece measured, and what is asked of it."""
+    match piece:
+        case "faults":
+            return (
+                f"{found['right']} of {found['models']} models right, {found['faults_named']} faults named, "
+                f"exit code {found['exit_code']}, {found['seconds']:.0f} s",
+                "32 of 40 right, 8 named, exit code 2",
+            )
+        case "kills":
+            same = "the same" if found["same"] else "other"
+            return f"{same} records and bytes after {found['kills']} kills", "the same after 20"
+        case "workers":
+            return (
+                f"{found['one_an_hour']:.0f} and {found['two_an_hour']:.0f} models an hour: {found['ratio']:.2f} times",
+                "1.7 times",
+            )
+    return (
+        f"{found['local_an_hour']:.0f} and {found['ray_an_hour']:.0f} models an hour: {found['ratio']:.2f} times",
+        "0.9 times",
+    )
+
+
+def write(held: list[dict[str, Any]]) -> None:
+    """Write the table of what was measured."""
+    rows = []
+    for piece, what in WHAT.items():
+        lines = [line for line in held if line["piece"] == piece]
+        measured, asked = told(piece, lines[-1]["found"]) if lines else ("not measured yet", "")
+        rows.append([what, measured, asked, str(lines[-1]["cores"]) if lines else ""])
+    write_section("batch", table(["piece", "measured", "asked", "cores"], rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="write the table of what is there, and measure nothing"
     )
     parser.add_argument("pieces", nargs="*", default=list(PIECES), metavar="PIECE")
     parser.add_argument("--good", type=int, default=32)
     parser.add_argument("--kills", type=int, default=20)
     asked = parser.parse_args()
     held = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    for piece in asked.pieces:
+    for piece in () if asked.table else asked.pieces:
         what = {"piece": piece, "good": asked.good, "kills": asked.kills, "cores": os.cpu_count()}
         if any(what.items() <= line.items() for line in held):
             print(f"{piece}: measured before")
@@ -158,6 +203,8 @@ def main() -> None:
         print(json.dumps(line), flush=True)
         with RESULTS.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        held.append(line)
+    write(held)
 
 
 if __name__ == "__main__":
