@@ -9,6 +9,7 @@ from mothkit_cli import options
 from mothkit_cli.exit_codes import ExitCode
 from mothkit_cli.hardening import Hardening
 from mothkit_cli.opening import Opening, with_options
+from mothkit_cli.options import TrustPickle
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,6 +55,7 @@ def harden(
     round_name: Annotated[
         str | None, typer.Option("--round", metavar="NAME", help="The round, where its files do not say it.")
     ] = None,
+    trust_pickle: TrustPickle = False,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", "-j", min=1, help="Workers at once; one a GPU, or one a core, unless given."),
@@ -104,7 +106,7 @@ def harden(
     settings = hardening.settings(opening, budget=per_model_budget)
     limits = _limits(settings.budget.seconds, time_limit, memory)
     condition = None if where is None else parse_condition(where)
-    tasks = find_tasks(source, data=data, where=condition, round_name=round_name)
+    tasks = find_tasks(source, data=data, where=condition, round_name=round_name, trust=trust_pickle)
     if not tasks:
         say(f"no model of {source} meets {where}")
         raise typer.Exit(ExitCode.NOTHING_CHECKED)

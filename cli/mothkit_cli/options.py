@@ -78,6 +78,13 @@ def _is_same(target: str, other: object, *, output: bool) -> bool:
     return any(path.is_file() and path.samefile(target_path) for path in paths)
 
 
+TrustPickle = Annotated[
+    bool,
+    typer.Option(
+        "--trust-pickle",
+        help="Load a round's pickles as torch does it, which may run any code, in a process of its own.",
+    ),
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", exists=True, dir_okay=False, help="An ONNX file.")]
 Preprocess = Annotated[
     str | None,

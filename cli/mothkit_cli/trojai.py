@@ -8,6 +8,7 @@ import typer
 
 from mothkit_cli import options
 from mothkit_cli.exit_codes import ExitCode
+from mothkit_cli.options import TrustPickle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,13 +26,6 @@ RoundName = Annotated[
 Scaling = Annotated[
     Literal["unit", "minmax"] | None,
     typer.Option("--preprocess", help="In place of the round's scaling."),
-]
-TrustPickle = Annotated[
-    bool,
-    typer.Option(
-        "--trust-pickle",
-        help="Load the pickle as torch does it, which may run any code, in a process of its own.",
-    ),
 ]
 
 

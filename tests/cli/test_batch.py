@@ -96,6 +96,7 @@ def test_what_cannot_be_begun_is_refused_and_nothing_is_written(folder: Path, ru
         (("in/manifest.csv", "-o", "out", "--memory", "much"), "no size of memory"),
         (("in/manifest.csv", "-o", "out", "--time-limit", "soon"), "no length of time"),
         (("in/manifest.csv", "-o", "out", "--address", "here:1"), "add --engine ray"),
+        (("in/manifest.csv", "-o", "out", "--trust-pickle"), "holds no pickles to trust"),
         (("in/manifest.csv", "-o", "out", "--method", "none"), "no method is called 'none'"),
         (("in/manifest.csv", "-o", "full"), "holds something and no batch"),
         (("in/manifest.csv", "-o", "in"), "is read by this run"),

@@ -12,8 +12,9 @@ from mothkit.errors import ConfigError, ResumeError
 from mothkit.hardening.methods import entry_of
 from mothkit.pipeline import HardenSettings, checkpoint_path, harden_file
 from mothkit.records import SCHEMA, record_path, write_record
-from mothkit.trojai.conversion import pack_model
+from mothkit.trojai.conversion import BY_TENSORS, pack_model
 from mothkit.trojai.preparing import prepare_model
+from mothkit.trojai.trusted import LOADED_BY
 
 LOG = "worker.log"
 _HARDENED = "hardened.onnx"
@@ -93,7 +94,8 @@ def _prepare(job: Job) -> Report:
             f"--preprocess is {preset!r}: models of a round take unit, minmax, or what their round says"
         )
     task, out = job.task, job.folder / _PREPARED
-    prepare_model(task.model, out, round_name=task.round, preset=preset, seed=job.settings.seed)
+    seed = job.settings.seed
+    prepare_model(task.model, out, round_name=task.round, preset=preset, trust=task.trust, seed=seed)
     return Report(status=Status.DONE, record=f"{_PREPARED}/prepared.json")
 
 
@@ -136,9 +138,10 @@ def _prepared(task: Task, folder: Path, settings: HardenSettings) -> tuple[Path,
 
 def _pack(job: Job) -> Report:
     out = job.folder / "model.pt"
-    parity = pack_model(job.task.model / "model.pt", job.folder / _HARDENED, out)
+    parity = pack_model(job.task.model / "model.pt", job.folder / _HARDENED, out, trust=job.task.trust)
     record = record_path(out)
-    write_record({"schema": SCHEMA, "command": "trojai pack", "parity": parity.to_dict()}, record)
+    told = {"loaded_by": LOADED_BY if job.task.trust else BY_TENSORS, "parity": parity.to_dict()}
+    write_record({"schema": SCHEMA, "command": "trojai pack", **told}, record)
     return Report(status=Status.DONE, record=record.name)
 
 

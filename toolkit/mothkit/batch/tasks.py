@@ -29,6 +29,7 @@ class Task:
         model: the ONNX file, or the folder of a round's model.
         data: clean images; empty where the folder has its own.
         round: of TrojAI, where a folder does not say it.
+        trust: whether a round's pickle is loaded as torch does it, which may run any code.
         triggers, eval_data, preprocess: where they are given, in place of the batch's.
         facts: what else is known of it, for conditions and reports; plain JSON types.
     """
@@ -40,6 +41,7 @@ class Task:
     eval_data: str | None = None
     preprocess: str | None = None
     round: str | None = None
+    trust: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -62,7 +64,12 @@ class Task:
 
 
 def find_tasks(
-    source: Path, *, data: str | None = None, where: Condition | None = None, round_name: str | None = None
+    source: Path,
+    *,
+    data: str | None = None,
+    where: Condition | None = None,
+    round_name: str | None = None,
+    trust: bool = False,
 ) -> list[Task]:
     """Return what is to be hardened, by name.
 
@@ -72,10 +79,11 @@ def find_tasks(
         data: clean images for models that name none.
         where: which models are taken; None takes all.
         round_name: the round, where its folders do not say it.
+        trust: whether a round's pickles are loaded as torch does it, each in a process of its own.
 
     Raises:
-        ConfigError: ``source`` is none of these, a line of it cannot be taken, two models have one name, or ``where``
-            asks for what is known of none of them.
+        ConfigError: ``source`` is none of these, a line of it cannot be taken, two models have one name, ``where`` asks
+            for what is known of none of them, or there are no pickles to trust.
         ModelError: the table of a round cannot be read.
     """
     source, data = source.absolute(), None if data is None else str(Path(data).absolute())
@@ -84,11 +92,13 @@ def find_tasks(
     elif models := sorted(path for path in source.iterdir() if path.suffix.lower() == ".onnx"):
         tasks = list(_in_folder(models, data))
     elif data is None:
-        tasks = list(_in_round(source, round_name))
+        tasks = list(_in_round(source, round_name, trust=trust))
     else:
         raise ConfigError(
             f"{source}: holds no .onnx file; a round's models bring images, so leave out --data"
         )
+    if trust and not any(task.trust for task in tasks):
+        raise ConfigError(f"{source}: holds no pickles to trust; --trust-pickle is for models of a round")
     twice = [name for name, count in Counter(task.name.lower() for task in tasks).items() if count > 1]
     if twice:
         raise ConfigError(
@@ -116,7 +126,7 @@ def _in_folder(models: Sequence[Path], data: str | None) -> Iterable[Task]:
         yield Task(name=name, model=model, data=data, facts={"name": name})
 
 
-def _in_round(folder: Path, round_name: str | None) -> Iterable[Task]:
+def _in_round(folder: Path, round_name: str | None, *, trust: bool) -> Iterable[Task]:
     """Yield the models of a round; of one whose files cannot be read nothing is known, and its worker says why."""
     try:
         models = find_models(folder)
@@ -128,7 +138,8 @@ def _in_round(folder: Path, round_name: str | None) -> Iterable[Task]:
             facts = _facts(read_model(path, tables[path.parent]))
         except ModelError:
             facts = {}
-        yield Task(name=path.name, model=path, data="", round=round_name, facts={**facts, "name": path.name})
+        facts |= {"name": path.name} | ({"trusted_pickle": True} if trust else {})
+        yield Task(name=path.name, model=path, data="", round=round_name, trust=trust, facts=facts)
 
 
 def _facts(model: ModelFolder) -> dict[str, Any]:

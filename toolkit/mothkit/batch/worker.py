@@ -49,7 +49,8 @@ def attempt(job: Job, stop: threading.Event | None = None) -> Report:
         process.start()
     sender.close()
     try:
-        report = _watch(process, receiver, job.limits, stop or threading.Event())
+        family = job.task.trust  # what loads a trusted pickle is a process of the worker's
+        report = _watch(process, receiver, job.limits, stop or threading.Event(), family=family)
     finally:
         receiver.close()
         _bury(process)
@@ -65,7 +66,9 @@ def _context() -> BaseContext:
     return context
 
 
-def _watch(process: BaseProcess, receiver: Connection, limits: Limits, stop: threading.Event) -> Report:
+def _watch(
+    process: BaseProcess, receiver: Connection, limits: Limits, stop: threading.Event, *, family: bool
+) -> Report:
     deadline = time.monotonic() + limits.seconds
     memory = limits.memory or int(_OF_MEMORY * psutil.virtual_memory().total)
     while True:
@@ -81,7 +84,7 @@ def _watch(process: BaseProcess, receiver: Connection, limits: Limits, stop: thr
             raise CancelledError
         if time.monotonic() > deadline:
             return _given_up(f"hung or too slow: stopped after {limits.seconds:.0f} s")
-        if _resident(process) > memory:
+        if _resident(process, family=family) > memory:
             return _given_up(f"out of memory: stopped as it held more than {memory >> 20} MiB")
 
 
@@ -100,9 +103,12 @@ def _died(process: BaseProcess) -> Report:
     return _given_up(f"the worker was killed ({name}{perhaps}); see {LOG}")
 
 
-def _resident(process: BaseProcess) -> int:
+def _resident(process: BaseProcess, *, family: bool) -> int:
+    """Return the bytes that a process holds in memory, with those of its own processes where it has a ``family``."""
     try:
-        return int(psutil.Process(process.pid).memory_info().rss)
+        found = psutil.Process(process.pid)
+        members = [found, *(found.children(recursive=True) if family else ())]
+        return sum(int(each.memory_info().rss) for each in members)
     except psutil.Error:
         return 0
 

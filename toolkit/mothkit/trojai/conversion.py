@@ -21,7 +21,7 @@ from mothkit.trojai.rounds import Round, round_named
 from mothkit.trojai.transfer import check_parity, export_module, weights_of
 from mothkit.trojai.trusted import LOADED_BY, convert_trusted, pack_trusted
 
-_BY_TENSORS = "tensors alone; nothing in the file was executed"
+BY_TENSORS = "tensors alone; nothing in the file was executed"
 _USUAL_SIDE = 256  # pixels, of the images of rounds 2 to 11
 
 
@@ -97,7 +97,7 @@ def _export(
         told = convert_trusted(model, out, side, metadata)
         return _Exported(LOADED_BY, told.classes, told.parity)
     parity = export_module(loaded.module, out, side, metadata)
-    return _Exported(_BY_TENSORS, loaded.classes, parity, loaded.architecture, loaded.container)
+    return _Exported(BY_TENSORS, loaded.classes, parity, loaded.architecture, loaded.container)
 
 
 def pack_model(original: Path, hardened: Path, out: Path, *, trust: bool = False) -> Parity:

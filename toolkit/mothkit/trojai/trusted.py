@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from mothkit.trojai.transfer import check_parity, export_module, weights_of
 LOADED_BY = "torch.load, trusted: the pickle may have run any code, in a process of its own"
 LIMIT = 1800.0  # seconds
 _MAX_BYTES = 1 << 20  # of what is told
+_GLANCE = 0.5  # seconds between two looks at who waits
 _SHOWN = 300  # characters of what a failed process said
 
 
@@ -111,6 +114,7 @@ def _read(result: Path) -> Told:
 def main(arguments: Sequence[str]) -> None:
     """Do one task in this process, and leave its result in the file that the first argument names."""
     result, task, *rest = arguments
+    threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         parity, module, side = _convert(*rest) if task == "convert" else _pack(*rest)
         with torch.no_grad():
@@ -119,6 +123,13 @@ def main(arguments: Sequence[str]) -> None:
     except MothkitError as error:
         told = {"error": str(error)}
     Path(result).write_text(json.dumps(told), encoding="utf-8")
+
+
+def _die_with_parent(parent: int) -> None:
+    """End this process once ``parent``, which waits for it, is gone; a batch kills workers that take too long."""
+    while os.getppid() == parent:
+        time.sleep(_GLANCE)
+    os._exit(1)
 
 
 def _convert(model: str, out: str, side: str, metadata: str) -> tuple[Parity, nn.Module, int]:
