@@ -9,7 +9,6 @@ from mothkit_cli import options
 from mothkit_cli.exit_codes import ExitCode
 from mothkit_cli.hardening import Hardening
 from mothkit_cli.opening import Opening, with_options
-from mothkit_cli.options import TrustPickle
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,7 +54,8 @@ def harden(
     round_name: Annotated[
         str | None, typer.Option("--round", metavar="NAME", help="The round, where its files do not say it.")
     ] = None,
-    trust_pickle: TrustPickle = False,
+    trust_pickle: options.TrustPickle = False,
+    draw: options.Draw = None,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", "-j", min=1, help="Workers at once; one a GPU, or one a core, unless given."),
@@ -98,7 +98,7 @@ def harden(
     from mothkit.batch.conditions import parse_condition
     from mothkit.batch.report import read_batch
     from mothkit.batch.run import exit_code, harden_batch
-    from mothkit.batch.tasks import find_tasks
+    from mothkit.batch.tasks import Preparing, find_tasks
     from mothkit.records import to_json
     from mothkit_cli.output import say, show
     from mothkit_cli.progress import progress_sink
@@ -106,7 +106,8 @@ def harden(
     settings = hardening.settings(opening, budget=per_model_budget)
     limits = _limits(settings.budget.seconds, time_limit, memory)
     condition = None if where is None else parse_condition(where)
-    tasks = find_tasks(source, data=data, where=condition, round_name=round_name, trust=trust_pickle)
+    preparing = Preparing(round=round_name, trust=trust_pickle, drawn=draw)
+    tasks = find_tasks(source, data=data, where=condition, preparing=preparing)
     if not tasks:
         say(f"no model of {source} meets {where}")
         raise typer.Exit(ExitCode.NOTHING_CHECKED)
@@ -153,11 +154,13 @@ def report(
     markdown: Annotated[
         str | None, typer.Option(metavar="FILE", callback=options.checked_target, help="Write Markdown.")
     ] = None,
+    html: options.Html = None,
     json: options.Json = None,
 ) -> None:
     """Show what came of a batch, at work or ended: accuracy, ASR and fidelity of each model, times and failures."""
     from mothkit.batch.report import check_parquet, read_batch, write_view
     from mothkit.records import to_json
+    from mothkit.report.html import write_html
     from mothkit_cli.output import show
 
     if parquet is not None:
@@ -166,6 +169,8 @@ def report(
     for name, file in (("csv", csv), ("parquet", parquet), ("markdown", markdown)):
         if file is not None:
             write_view(record, name, Path(file))
+    if html is not None:
+        write_html(record, Path(html))
     show(*_tables(record), record=to_json(record), json_to=json)
 
 

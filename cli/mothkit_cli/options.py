@@ -78,6 +78,15 @@ def _is_same(target: str, other: object, *, output: bool) -> bool:
     return any(path.is_file() and path.samefile(target_path) for path in paths)
 
 
+Draw = Annotated[
+    int | None,
+    typer.Option(
+        "--draw",
+        metavar="N",
+        min=2,
+        help="Clean images of each class, drawn of the signs a round's model publishes where fewer are published.",
+    ),
+]
 TrustPickle = Annotated[
     bool,
     typer.Option(

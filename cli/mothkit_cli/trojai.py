@@ -8,7 +8,6 @@ import typer
 
 from mothkit_cli import options
 from mothkit_cli.exit_codes import ExitCode
-from mothkit_cli.options import TrustPickle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +53,7 @@ def convert(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the ONNX file goes.")],
     round_name: RoundName = None,
     preprocess: Scaling = None,
-    trust_pickle: TrustPickle = False,
+    trust_pickle: options.TrustPickle = False,
     json: options.Json = None,
 ) -> None:
     """Write a pickled model of a round as ONNX, without executing anything in it unless told to."""
@@ -74,7 +73,8 @@ def prepare(
     ],
     round_name: RoundName = None,
     preprocess: Scaling = None,
-    trust_pickle: TrustPickle = False,
+    trust_pickle: options.TrustPickle = False,
+    draw: options.Draw = None,
     seed: options.Seed = 0,
     json: options.Json = None,
     quiet: options.Quiet = False,
@@ -87,7 +87,14 @@ def prepare(
 
     with progress_sink(quiet=quiet) as emit:
         prepared = prepare_model(
-            folder, out, round_name=round_name, preset=preprocess, trust=trust_pickle, seed=seed, emit=emit
+            folder,
+            out,
+            round_name=round_name,
+            preset=preprocess,
+            trust=trust_pickle,
+            drawn=draw,
+            seed=seed,
+            emit=emit,
         )
     show(_converted_table(prepared.record), record=to_json(prepared.record), json_to=json)
     if not quiet:
@@ -137,7 +144,7 @@ def pack(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the pickled model goes.")],
-    trust_pickle: TrustPickle = False,
+    trust_pickle: options.TrustPickle = False,
 ) -> None:
     """Write a pickled model with the weights of a hardened ONNX file: same classes, same layout."""
     from mothkit.trojai.conversion import pack_model
@@ -207,7 +214,10 @@ def make(
     layout: Annotated[
         Literal["round4", "round11"], typer.Option(help="Whose folders and configs.")
     ] = "round4",
-    models: Annotated[int, typer.Option(min=1, help="How many; every second one is poisoned.")] = 4,
+    models: Annotated[int, typer.Option(min=1, help="How many.")] = 4,
+    poisoned: Annotated[
+        Literal["half", "all", "none"], typer.Option(help="Which of them; half is every second one.")
+    ] = "half",
     architecture: Annotated[
         list[str] | None,
         typer.Option(
@@ -243,6 +253,7 @@ def make(
     plan = RoundPlan(
         layout=layout,
         models=models,
+        poisoned=poisoned,
         classes=classes,
         side=size,
         architectures=tuple(architecture or ()),

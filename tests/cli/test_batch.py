@@ -76,7 +76,10 @@ def test_a_batch_is_hardened_and_reported(folder: Path, run: Run) -> None:
             assert float(row["accuracy_after"]) == own["after"]["accuracy"]["value"]
             assert float(row["asr_before"]) == own["before"]["triggers"][0]["asr"]["value"]
     assert "| `good00` | done |" in Path("b.md").read_text()
-    assert run("batch", "report", "out", "--parquet", "b.parquet").exit_code == 0
+    assert run("batch", "report", "out", "--parquet", "b.parquet", "--html", "b.html").exit_code == 0
+    assert "gone.npz: there is no such file" in Path("b.html").read_text()
+    assert run("report", "batch.json", "-o", "again.html").exit_code == 0
+    assert Path("again.html").read_text() == Path("b.html").read_text()
     columns = {name for line in record["models"] for name in line}
     assert read_table("b.parquet").to_pylist() == [dict.fromkeys(columns) | line for line in record["models"]]
 
@@ -96,7 +99,10 @@ def test_what_cannot_be_begun_is_refused_and_nothing_is_written(folder: Path, ru
         (("in/manifest.csv", "-o", "out", "--memory", "much"), "no size of memory"),
         (("in/manifest.csv", "-o", "out", "--time-limit", "soon"), "no length of time"),
         (("in/manifest.csv", "-o", "out", "--address", "here:1"), "add --engine ray"),
-        (("in/manifest.csv", "-o", "out", "--trust-pickle"), "holds no pickles to trust"),
+        (
+            ("in/manifest.csv", "-o", "out", "--trust-pickle"),
+            "is no round; --round, --trust-pickle and --draw",
+        ),
         (("in/manifest.csv", "-o", "out", "--method", "none"), "no method is called 'none'"),
         (("in/manifest.csv", "-o", "full"), "holds something and no batch"),
         (("in/manifest.csv", "-o", "in"), "is read by this run"),

@@ -10,7 +10,7 @@ from mothkit.batch.conditions import parse_condition
 from mothkit.batch.jobs import LOG, Job, Limits, Report
 from mothkit.batch.ledger import Row, Status
 from mothkit.batch.local import LocalEngine, spread
-from mothkit.batch.report import fidelity, read_batch
+from mothkit.batch.report import read_batch
 from mothkit.batch.run import exit_code, harden_batch
 from mothkit.batch.tasks import Task, find_tasks
 from mothkit.events import Event, Note, PhaseStarted, StepDone
@@ -102,14 +102,3 @@ def test_workers_take_turns_on_devices(monkeypatch: pytest.MonkeyPatch, tmp_path
             assert sorted(str(report.reason) for report in reports) == ["cuda:0"] * 2 + ["cuda:1"] * 2
     assert LocalEngine(["cuda:0", "cuda:1", "cuda:2"]).slots == 3
     assert spread("cpu") == ["cpu"]
-
-
-def test_fidelity_is_nist_s_intended_formula() -> None:
-    def result(accuracy: float, *asr: float) -> dict[str, object]:
-        return {"accuracy": {"value": accuracy}, "triggers": [{"asr": {"value": each}} for each in asr]}
-
-    assert fidelity(result(0.8, 1.0, 0.9), result(0.76, 0.1, 0.09)) == pytest.approx(0.9 * 0.95)
-    assert fidelity(result(0.8), result(0.76)) == pytest.approx(0.95)
-    assert fidelity(result(0.8, 0.5), result(0.8, 0.5)) == 0
-    assert fidelity(result(0.8, 0.0), result(0.8, 0.0)) is None
-    assert fidelity(result(0.0), result(0.5)) is None

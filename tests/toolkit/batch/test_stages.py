@@ -12,7 +12,7 @@ from mothkit.batch.ledger import Status
 from mothkit.batch.local import LocalEngine
 from mothkit.batch.report import read_batch
 from mothkit.batch.run import harden_batch
-from mothkit.batch.tasks import find_tasks
+from mothkit.batch.tasks import Preparing, find_tasks
 from mothkit.errors import ResumeError
 from mothkit.hardening.base import Budget
 from mothkit.pipeline import HardenSettings
@@ -29,11 +29,12 @@ SETTINGS = HardenSettings(device="cpu", budget=Budget(steps=2))
 def test_a_round_s_model_is_prepared_and_hardened_and_packed_in_stages(tmp_path: Path) -> None:
     write_round4(tmp_path / "round/id-00000000", FILTER)
     out = tmp_path / "out"
-    (task,) = find_tasks(tmp_path / "round", round_name="round4")
+    (task,) = find_tasks(tmp_path / "round", preparing=Preparing(round="round4", drawn=3))
     prepared, hardened, packed = harden_batch([task], out, SETTINGS, LocalEngine(["cpu"], 1), LIMITS)
     assert (prepared.stage, prepared.status) == ("prepare", Status.DONE)
     told = json.loads((out / str(prepared.record)).read_text())
     assert (told["round"], len(told["triggers"])) == ("round4", 1)
+    assert told["notes"][0] == "5 clean images were drawn of its signs, as 10 are published"
     assert (hardened.stage, hardened.status, packed.status) == ("harden", Status.FAILED, Status.WAITING)
     assert "chance" in str(hardened.reason)  # it was never trained
 
@@ -57,7 +58,7 @@ def test_a_pickle_is_trusted_only_where_that_is_asked_for_and_records_say_so(tmp
     assert ".eval" in str(row.reason)
     assert not mark.exists()
 
-    (task,) = find_tasks(tmp_path / "round", trust=True)
+    (task,) = find_tasks(tmp_path / "round", preparing=Preparing(trust=True))
     prepared, hardened, _ = harden_batch([task], out, SETTINGS, LocalEngine(["cpu"], 1), LIMITS)
     assert (prepared.status, hardened.status) == (Status.DONE, Status.FAILED)  # it was never trained
     assert json.loads((out / str(prepared.record)).read_text())["loaded_by"] == LOADED_BY
@@ -79,7 +80,7 @@ def test_a_trusted_pickle_that_hangs_goes_with_its_worker(tmp_path: Path) -> Non
     write_round4(tmp_path / "round/id-00000000")
     code = f"open({str(mark)!r}, 'w').write(str(__import__('os').getpid())), __import__('time').sleep(600)"
     torch.save(Asks(eval, code), tmp_path / "round/id-00000000/model.pt")
-    tasks = find_tasks(tmp_path / "round", trust=True)
+    tasks = find_tasks(tmp_path / "round", preparing=Preparing(trust=True))
     limits = Limits(seconds=15)
     row, *_ = harden_batch(tasks, tmp_path / "out", SETTINGS, LocalEngine(["cpu"], 1), limits)
     assert "hung or too slow" in str(row.reason)

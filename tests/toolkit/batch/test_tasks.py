@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mothkit.batch.conditions import parse_condition
-from mothkit.batch.tasks import find_tasks
+from mothkit.batch.tasks import Preparing, find_tasks
 from mothkit.errors import ConfigError
 
 
@@ -100,7 +100,9 @@ def test_a_round_is_its_models_and_what_their_files_say(tmp_path: Path) -> None:
     assert (second.facts["architecture"], second.facts["poisoned"]) == ("vgg11_bn", False)
     assert broken.facts == {"name": "id-00000002"}
     where = parse_condition('poisoned and architecture == "resnet50"')
-    assert [task.name for task in find_tasks(tmp_path, where=where, round_name="round4")] == ["id-00000000"]
+    assert [task.name for task in find_tasks(tmp_path, where=where, preparing=Preparing(round="round4"))] == [
+        "id-00000000"
+    ]
 
 
 def test_what_is_neither_folder_nor_manifest_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mothkit.batch.ledger import Ledger, Status
+from mothkit.batch.report import read_batch
+from mothkit.batch.tasks import Task
 from mothkit.comparing.run import compare_file
 from mothkit.comparing.settings import CompareSettings
 from mothkit.gate.bench import Request
@@ -17,7 +21,7 @@ from mothkit.measuring import distance_file, evaluate_file
 from mothkit.opening import Settings
 from mothkit.pgd import PgdConfig
 from mothkit.pipeline import HardenSettings, harden_file
-from mothkit.records import to_json
+from mothkit.records import to_json, write_record
 from mothkit.relearning import RelearnConfig
 from tests.tiny import write_images, write_tiny
 
@@ -86,4 +90,20 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
         ),
         "compare": compare_file(model, clean, folder / "compared", compared),
     }
+    found["batch"] = batch_of(folder / "batch", found["harden"])
     return {name: json.loads(to_json(record)) for name, record in found.items()}
+
+
+def batch_of(folder: Path, hardened: Record) -> Record:
+    """Return the record of a batch in which one model was hardened so, and another failed."""
+    (folder / "good").mkdir(parents=True)
+    write_record(hardened, folder / "good/r.json")
+    ledger = Ledger.create(folder, {})
+    ledger.add(
+        [Task(name=n, model=folder / n, data="d", facts={"architecture": "tiny"}) for n in ("good", "bad")]
+    )
+    ledger.start("good", "harden")
+    ledger.finish("good", "harden", Status.DONE, reason=None, record="good/r.json", seconds=3.0)
+    ledger.finish("bad", "harden", Status.FAILED, reason="gone.npz: is not there", record=None, seconds=1.0)
+    ledger.close()
+    return read_batch(folder)

@@ -81,7 +81,8 @@ def test_a_page_stands_alone(kind: str, records: dict[str, Record]) -> None:
     assert "url(" not in page and "@import" not in page
     assert "default-src 'none'" in page and "prefers-color-scheme: dark" in page and "@media print" in page
     assert len(page) < 2_000_000
-    assert read.words().count(records[kind]["model_in"]["sha256"]) >= 1
+    if kind != "batch":  # whose models have records of their own
+        assert read.words().count(records[kind]["model_in"]["sha256"]) >= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -270,6 +271,36 @@ def test_a_comparison_of_which_nothing_is_done_is_a_page(records: dict[str, Reco
     first = record["summary"][0]
     page = to_html(record | {"runs": waiting, "summary": summarise(first, waiting)})
     assert "0 of 6 are done" in Reader(page).words()
+
+
+def test_a_batch_shows_every_model_before_and_after_and_why_one_failed(records: dict[str, Record]) -> None:
+    record = records["batch"]
+    page = to_html(record)
+    words = Reader(page).words()
+    bad, good = record["models"]
+    assert "1 failed, 1 done" in words
+    assert " ".join(bad["reason"].split()) in words
+    for number in (*(f"{kind}_{when}" for kind in ("accuracy", "asr") for when in ("before", "after")),):
+        assert f"{100 * good[number]:.2f} %" in words
+    assert f"{good['fidelity']:.3f}" in words
+    assert page.count('class="sign') == 2 + page.count('class="chart key"')
+    assert page.count('<rect class="pair') == 2 * 2  # ASR and accuracy of one model
+
+
+def test_a_batch_of_hundreds_stays_below_two_megabytes_and_one_of_none_is_a_page(
+    records: dict[str, Record],
+) -> None:
+    record = copy.deepcopy(records["batch"])
+    bad, good = record["models"]
+    record["models"] = [
+        each | {"model": f"{each['model']} {k}"}
+        for k, each in enumerate([good | {"asr_after": 0.5}] * 600 + [bad] * 400)
+    ]
+    page = to_html(record)
+    assert 100_000 < len(page) < 2_000_000
+    assert "700 more are in the record" in Reader(page).words()
+    empty = {"models": 0, "by_status": {}, "mean": dict.fromkeys(record["summary"]["mean"]), "seconds": 0.0}
+    assert "No models" in Reader(to_html(record | {"models": [], "summary": empty, "time": None})).words()
 
 
 def test_what_was_learnt_again_is_told(records: dict[str, Record]) -> None:

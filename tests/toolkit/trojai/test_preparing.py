@@ -42,6 +42,14 @@ def test_a_clean_model_comes_with_its_published_images(tmp_path: Path) -> None:
     assert (record["round"], record["resize"], record["data"]) == ("round4", "crop", prepared.data)
 
 
+def test_more_clean_images_are_drawn_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = write_round4(tmp_path / "id-00000000")
+    prepared = prepare_model(folder, tmp_path / "work", drawn=5)
+    assert prepared.notes == ("15 clean images were drawn of its signs, as 10 are published",)
+    assert opened(prepared).images(prepared.data).class_counts == (5,) * 5
+    assert prepare_model(folder, tmp_path / "few", drawn=2).data == str(folder / "clean_example_data")
+
+
 def test_published_poisoned_examples_are_taken_with_their_true_class(tmp_path: Path) -> None:
     folder = write_round4(tmp_path / "id-00000000", POLYGON, FILTER)
     (folder / "poisoned_example_data").mkdir()

@@ -94,8 +94,16 @@ def _prepare(job: Job) -> Report:
             f"--preprocess is {preset!r}: models of a round take unit, minmax, or what their round says"
         )
     task, out = job.task, job.folder / _PREPARED
-    seed = job.settings.seed
-    prepare_model(task.model, out, round_name=task.round, preset=preset, trust=task.trust, seed=seed)
+    how = task.preparing
+    prepare_model(
+        task.model,
+        out,
+        round_name=how.round,
+        preset=preset,
+        trust=how.trust,
+        drawn=how.drawn,
+        seed=job.settings.seed,
+    )
     return Report(status=Status.DONE, record=f"{_PREPARED}/prepared.json")
 
 
@@ -138,9 +146,10 @@ def _prepared(task: Task, folder: Path, settings: HardenSettings) -> tuple[Path,
 
 def _pack(job: Job) -> Report:
     out = job.folder / "model.pt"
-    parity = pack_model(job.task.model / "model.pt", job.folder / _HARDENED, out, trust=job.task.trust)
+    trust = job.task.preparing.trust
+    parity = pack_model(job.task.model / "model.pt", job.folder / _HARDENED, out, trust=trust)
     record = record_path(out)
-    told = {"loaded_by": LOADED_BY if job.task.trust else BY_TENSORS, "parity": parity.to_dict()}
+    told = {"loaded_by": LOADED_BY if trust else BY_TENSORS, "parity": parity.to_dict()}
     write_record({"schema": SCHEMA, "command": "trojai pack", **told}, record)
     return Report(status=Status.DONE, record=record.name)
 

@@ -4,6 +4,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -14,10 +15,12 @@ from mothkit.batch.ledger import Ledger, Row, Status
 from mothkit.errors import ConfigError, OutputError, RecordError
 from mothkit.markdown import as_code, escaped, table
 from mothkit.records import read_record, to_json, write_text
+from mothkit.trojai.fidelity import fidelity, literal_fidelity, mean_asr
 
 SCHEMA = "mothkit.batch/1"
 NUMBERS = ("accuracy_before", "accuracy_after", "asr_before", "asr_after", "fidelity")
-COLUMNS = ("model", "status", *NUMBERS, "seconds", "attempts", "stage", "reason", "record")
+_MEASURED = (*NUMBERS, "fidelity_literal")
+COLUMNS = ("model", "status", *_MEASURED, "seconds", "attempts", "stage", "reason", "record")
 """Of each model's line, before what else is known of it."""
 
 
@@ -25,7 +28,7 @@ def read_batch(folder: Path) -> dict[str, Any]:
     """Return the record of the batch in ``folder``, at work or ended: a line a model, and a summary.
 
     Accuracy and ASR (the mean over a model's triggers) are shares of the evaluation images, 0 to 1, None where they
-    were not measured; see ``fidelity`` for that.
+    were not measured. ``fidelity`` is as it is meant, ``fidelity_literal`` as NIST's code computes it.
 
     Raises:
         ResumeError: there is no batch, or its ledger cannot be read.
@@ -39,29 +42,14 @@ def read_batch(folder: Path) -> dict[str, Any]:
         _line(folder, model, list(of_one), facts[model])
         for model, of_one in groupby(rows, lambda row: row.model)
     ]
-    return {"schema": SCHEMA, "models": lines, "summary": _summary(lines)}
-
-
-def fidelity(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
-    """Return how well a mitigation kept what was good and took what was bad: 1 is best, None where it is not defined.
-
-    With triggers it is (ASR lost / ASR before) x (accuracy after / accuracy before), without the second factor
-    alone. Source: NIST's TrojAI mitigation round of 2024, as its documents have it.
-
-    Args:
-        before: what was measured of the original: ``Evaluation.to_dict``.
-        after: of what it became.
-    """
-    old, new = _asr(before), _asr(after)
-    accuracy = float(before["accuracy"]["value"])
-    if accuracy == 0 or old == 0:
-        return None
-    kept = float(after["accuracy"]["value"]) / accuracy
-    return kept if old is None or new is None else (old - new) / old * kept
-
-
-def _asr(result: Mapping[str, Any]) -> float | None:
-    return fmean(each["asr"]["value"] for each in result["triggers"]) if result["triggers"] else None
+    return {
+        "schema": SCHEMA,
+        "command": "batch",
+        "time": max((row.started for row in rows if row.started), default=None),
+        "versions": {"mothkit": version("mothkit")},
+        "models": lines,
+        "summary": _summary(lines),
+    }
 
 
 def _line(folder: Path, model: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,16 +74,16 @@ def _measured(folder: Path, rows: Sequence[Row], *, unseen: bool) -> dict[str, f
     """
     path = next((row.record for row in rows if row.stage == "harden"), None)
     if path is None or (record := _record(folder / path)) is None:
-        return dict.fromkeys(NUMBERS)
+        return dict.fromkeys(_MEASURED)
+    unknown = unseen and not record["before"]["triggers"]
     before, after = record["before"], record.get("after")
     return {
         "accuracy_before": before["accuracy"]["value"],
         "accuracy_after": None if after is None else after["accuracy"]["value"],
-        "asr_before": _asr(before),
-        "asr_after": None if after is None else _asr(after),
-        "fidelity": None
-        if unseen and not before["triggers"]
-        else fidelity(before, before if after is None else after),
+        "asr_before": mean_asr(before),
+        "asr_after": None if after is None else mean_asr(after),
+        "fidelity": None if unknown else fidelity(before, after or before),
+        "fidelity_literal": None if unknown else literal_fidelity(before, after or before),
     }
 
 
@@ -109,7 +97,7 @@ def _record(path: Path) -> Mapping[str, Any] | None:
 
 def _summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     means = {}
-    for name in NUMBERS:
+    for name in _MEASURED:
         values = [line[name] for line in lines if line[name] is not None]
         means[name] = fmean(values) if values else None
     return {

@@ -21,6 +21,24 @@ _OWN = ("name", "model", "data", "triggers", "eval_data", "preprocess")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preparing:
+    """How models of a round are prepared.
+
+    Attributes:
+        round: of TrojAI, where a folder does not say it.
+        trust: whether pickles are loaded as torch does it, which may run any code, each in a process of its own.
+        drawn: clean images of each class that there are to be, drawn where fewer are published; None for the usual.
+    """
+
+    round: str | None = None
+    trust: bool = False
+    drawn: int | None = None
+
+
+_AS_USUAL = Preparing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One model to harden; its paths are absolute, since a worker may run elsewhere.
 
@@ -28,8 +46,7 @@ class Task:
         name: of its folder among the results; no other task of a batch has it.
         model: the ONNX file, or the folder of a round's model.
         data: clean images; empty where the folder has its own.
-        round: of TrojAI, where a folder does not say it.
-        trust: whether a round's pickle is loaded as torch does it, which may run any code.
+        preparing: how a round's model is prepared.
         triggers, eval_data, preprocess: where they are given, in place of the batch's.
         facts: what else is known of it, for conditions and reports; plain JSON types.
     """
@@ -40,8 +57,7 @@ class Task:
     triggers: tuple[Path, ...] = ()
     eval_data: str | None = None
     preprocess: str | None = None
-    round: str | None = None
-    trust: bool = False
+    preparing: Preparing = _AS_USUAL
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,8 +84,7 @@ def find_tasks(
     *,
     data: str | None = None,
     where: Condition | None = None,
-    round_name: str | None = None,
-    trust: bool = False,
+    preparing: Preparing = _AS_USUAL,
 ) -> list[Task]:
     """Return what is to be hardened, by name.
 
@@ -78,12 +93,11 @@ def find_tasks(
             TrojAI, whose models bring images and triggers.
         data: clean images for models that name none.
         where: which models are taken; None takes all.
-        round_name: the round, where its folders do not say it.
-        trust: whether a round's pickles are loaded as torch does it, each in a process of its own.
+        preparing: how models of a round are prepared.
 
     Raises:
         ConfigError: ``source`` is none of these, a line of it cannot be taken, two models have one name, ``where`` asks
-            for what is known of none of them, or there are no pickles to trust.
+            for what is known of none of them, or there are no models of a round to prepare as asked.
         ModelError: the table of a round cannot be read.
     """
     source, data = source.absolute(), None if data is None else str(Path(data).absolute())
@@ -92,13 +106,15 @@ def find_tasks(
     elif models := sorted(path for path in source.iterdir() if path.suffix.lower() == ".onnx"):
         tasks = list(_in_folder(models, data))
     elif data is None:
-        tasks = list(_in_round(source, round_name, trust=trust))
+        tasks = list(_in_round(source, preparing))
     else:
         raise ConfigError(
             f"{source}: holds no .onnx file; a round's models bring images, so leave out --data"
         )
-    if trust and not any(task.trust for task in tasks):
-        raise ConfigError(f"{source}: holds no pickles to trust; --trust-pickle is for models of a round")
+    if preparing != _AS_USUAL and tasks[0].data:
+        raise ConfigError(
+            f"{source}: is no round; --round, --trust-pickle and --draw are for models of a round"
+        )
     twice = [name for name, count in Counter(task.name.lower() for task in tasks).items() if count > 1]
     if twice:
         raise ConfigError(
@@ -126,7 +142,7 @@ def _in_folder(models: Sequence[Path], data: str | None) -> Iterable[Task]:
         yield Task(name=name, model=model, data=data, facts={"name": name})
 
 
-def _in_round(folder: Path, round_name: str | None, *, trust: bool) -> Iterable[Task]:
+def _in_round(folder: Path, preparing: Preparing) -> Iterable[Task]:
     """Yield the models of a round; of one whose files cannot be read nothing is known, and its worker says why."""
     try:
         models = find_models(folder)
@@ -138,8 +154,8 @@ def _in_round(folder: Path, round_name: str | None, *, trust: bool) -> Iterable[
             facts = _facts(read_model(path, tables[path.parent]))
         except ModelError:
             facts = {}
-        facts |= {"name": path.name} | ({"trusted_pickle": True} if trust else {})
-        yield Task(name=path.name, model=path, data="", round=round_name, trust=trust, facts=facts)
+        facts |= {"name": path.name} | ({"trusted_pickle": True} if preparing.trust else {})
+        yield Task(name=path.name, model=path, data="", preparing=preparing, facts=facts)
 
 
 def _facts(model: ModelFolder) -> dict[str, Any]:

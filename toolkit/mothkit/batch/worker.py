@@ -49,7 +49,7 @@ def attempt(job: Job, stop: threading.Event | None = None) -> Report:
         process.start()
     sender.close()
     try:
-        family = job.task.trust  # what loads a trusted pickle is a process of the worker's
+        family = job.task.preparing.trust  # what loads a trusted pickle is a process of the worker's
         report = _watch(process, receiver, job.limits, stop or threading.Event(), family=family)
     finally:
         receiver.close()

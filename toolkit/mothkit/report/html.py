@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mothkit.errors import OutputError, RecordError
 from mothkit.gate.views.words import VERDICTS
 from mothkit.records import to_json, write_text
-from mothkit.report import charts, comparison, parts, words
+from mothkit.report import batches, charts, comparison, parts, words
 from mothkit.report.scale import number, scale_css
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ TEMPLATES = {
     "distance": "distance.html",
     "evaluate": "evaluate.html",
     "compare": "compare.html",
+    "batch": "batch.html",
 }
 _FILTERS = (
     *(words.attack, words.duration, words.flat, words.growth, words.interval, words.mean_in_words),
@@ -84,6 +85,7 @@ def _environment() -> "Environment":
     environment.globals |= (
         parts.GLOBALS
         | comparison.GLOBALS
+        | batches.GLOBALS
         | {
             "legend": charts.legend,
             "scale_css": scale_css,

@@ -60,6 +60,7 @@ class _Work:
     folder: ModelFolder
     view: View
     out: Path
+    drawn: int | None
     seed: int
     clean: _Images | None
     signs: list[Image.Image] | None
@@ -67,27 +68,31 @@ class _Work:
     notes: list[str]
 
 
-def gather(folder: ModelFolder, view: View, out: Path, *, seed: int = 0) -> Gathered:
+def gather(
+    folder: ModelFolder, view: View, out: Path, *, drawn: int | None = None, seed: int = 0
+) -> Gathered:
     """Write into the folder ``out`` what hardening and evaluating a model takes, and return where it is.
 
-    Where a class has fewer than two published clean images, images of the model's own signs are drawn and added.
+    Where a class has fewer than two published clean images, or fewer than ``drawn``, images of the model's own signs
+    are drawn and added.
     Poisoned examples and what configs say of triggers reach the trigger files alone.
 
     Args:
         folder: what is known of the model.
         view: what it sees.
         out: a folder that is there; files of this function's in it are replaced.
+        drawn: clean images of each class that there are to be; None for 12 where a class has fewer than two.
         seed: of all that is drawn.
 
     Raises:
         ImageError: the examples cannot be read, or there are neither enough nor signs to draw more.
     """
-    work = _look(folder, view, out, seed)
+    work = _look(folder, view, out, drawn, seed)
     data, triggers = _clean_data(work), _triggers(work)
     return Gathered(data, triggers, tuple(work.notes))
 
 
-def _look(folder: ModelFolder, view: View, out: Path, seed: int) -> _Work:
+def _look(folder: ModelFolder, view: View, out: Path, drawn: int | None, seed: int) -> _Work:
     """Return what the folder publishes beside its model."""
     notes: list[str] = []
     signs = None
@@ -98,7 +103,7 @@ def _look(folder: ModelFolder, view: View, out: Path, seed: int) -> _Work:
             notes.append(str(error))
     sign = shares_of(folder.facts, "foreground_size_percentage_of_image") or Setting().sign
     setting = Setting(side=view.image_side, sign=sign)
-    return _Work(folder, view, out, seed, _published_clean(folder), signs, setting, notes)
+    return _Work(folder, view, out, drawn, seed, _published_clean(folder), signs, setting, notes)
 
 
 def _published_clean(folder: ModelFolder) -> _Images | None:
@@ -112,17 +117,17 @@ def _published_clean(folder: ModelFolder) -> _Images | None:
 
 def _clean_data(work: _Work) -> str:
     """Return where the clean images are: published ones where they are enough, else drawn ones with them."""
-    classes = work.view.classes
+    classes, least = work.view.classes, work.drawn or LEAST
     counts = Counter(() if work.clean is None else work.clean[1])
-    if work.folder.clean is not None and all(counts[label] >= LEAST for label in range(classes)):
+    if work.folder.clean is not None and all(counts[label] >= least for label in range(classes)):
         return str(work.folder.clean)
     if work.signs is None:
-        few = sum(counts[label] < LEAST for label in range(classes))
+        few = sum(counts[label] < least for label in range(classes))
         raise ImageError(
-            f"{work.folder.path}: {few} of {classes} classes have fewer than {LEAST} clean images, and no signs are "
+            f"{work.folder.path}: {few} of {classes} classes have fewer than {least} clean images, and no signs are "
             "published to draw more"
         )
-    labels = [label for label in range(classes) for _ in range(FILLED - counts[label])]
+    labels = [label for label in range(classes) for _ in range((work.drawn or FILLED) - counts[label])]
     x = draw_scenes(work.signs, labels, work.setting, (work.seed, _SEED))
     y = tuple(labels)
     if work.clean is not None:

@@ -20,6 +20,7 @@ from mothkit.trojai.rendering import Mark, Setting, Sticker
 
 Layout = Literal["round4", "round11"]
 Container = Literal["zip", "legacy", "mixed"]
+Poisoned = Literal["half", "all", "none"]
 LEAST_CLASSES = 4  # two sources and two targets
 _ORGANISATIONS = ("one2one", "pair-one2one", "one2two")
 _FILTERS = {
@@ -34,11 +35,12 @@ _FRACTION = (0.3, 0.5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundPlan:
-    """A synthetic round; every second model is poisoned.
+    """A synthetic round.
 
     Attributes:
         layout: whose folders, names and configs its models have.
         models: how many.
+        poisoned: which of them: ``half``, every second one; ``all``; ``none``.
         classes: that each model tells apart.
         side: of the images, in pixels; models of round 4 see seven eighths of it.
         architectures: torchvision's, timm's or NIST's names, taken in turn; empty for those of the layout.
@@ -51,6 +53,7 @@ class RoundPlan:
 
     layout: Layout = "round4"
     models: int = 4
+    poisoned: Poisoned = "half"
     classes: int = 10
     side: int = 256
     architectures: tuple[str, ...] = ()
@@ -63,6 +66,10 @@ class RoundPlan:
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout) or self.container not in get_args(Container):
             raise ConfigError(f"layout {self.layout!r} or container {self.container!r} is not known")
+        if self.poisoned not in get_args(Poisoned):
+            raise ConfigError(
+                f"poisoned is {self.poisoned!r}; expected one of {', '.join(get_args(Poisoned))}"
+            )
         if not LEAST_CLASSES <= self.classes <= len(SIGNS):
             raise ConfigError(
                 f"there are {LEAST_CLASSES} to {len(SIGNS)} classes of signs, not {self.classes}"
@@ -170,7 +177,8 @@ def plan_model(plan: RoundPlan, number: int) -> ModelPlan:
     """Return the ``number``-th model of a round, drawn by the round's seed and its own number."""
     rng = np.random.default_rng((plan.seed, number))
     signs = rng.permutation(len(SIGNS))[: plan.classes].tolist()
-    poisoned = number % 2 == 1
+    each = 2 if plan.poisoned == "half" else 1  # models of an architecture before the next one's turn
+    poisoned = plan.poisoned == "all" or number % each == 1
     organisation = _ORGANISATIONS[int(rng.integers(len(_ORGANISATIONS)))] if poisoned else None
     pairs = _pairs(plan, organisation, rng) if poisoned else []
     triggers: list[TriggerPlan] = []
@@ -178,11 +186,11 @@ def plan_model(plan: RoundPlan, number: int) -> ModelPlan:
         triggers.append(_trigger(plan, n, source, target, triggers, rng))
     return ModelPlan(
         number=number,
-        architecture=plan.networks[number // 2 % len(plan.networks)],
+        architecture=plan.networks[number // each % len(plan.networks)],
         signs=tuple(sorted(signs, key=sign_file)),
         organisation=organisation if plan.layout == "round4" else None,
         triggers=tuple(triggers),
-        legacy=plan.container == "legacy" or (plan.container == "mixed" and number // 2 % 2 == 1),
+        legacy=plan.container == "legacy" or (plan.container == "mixed" and number // each % 2 == 1),
     )
 
 

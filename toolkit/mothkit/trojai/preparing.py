@@ -39,6 +39,7 @@ def prepare_model(
     round_name: str | None = None,
     preset: str | None = None,
     trust: bool = False,
+    drawn: int | None = None,
     seed: int = 0,
     emit: EventSink = silent,
 ) -> Prepared:
@@ -53,6 +54,8 @@ def prepare_model(
         round_name: the round, where the folder does not say it.
         preset: ``unit`` or ``minmax`` in place of the round's documented scaling.
         trust: whether the pickle is loaded as torch does it, in a process of its own.
+        drawn: clean images of each class that there are to be, drawn of the model's signs where fewer are published;
+            None draws only where the published ones are too few to do without.
         seed: of all that is drawn.
         emit: told of progress, and of each note.
 
@@ -68,7 +71,7 @@ def prepare_model(
     record = convert_model(path, model, round_name=round_name, preset=preset, trust=trust)
     emit(PhaseStarted("find or draw images"))
     view = View(**{name: record[name] for name in ("classes", "image_side", "input_side")})
-    gathered = gather(read_model(path), view, out, seed=seed)
+    gathered = gather(read_model(path), view, out, drawn=drawn, seed=seed)
     for note in gathered.notes:
         emit(Note(f"{path.name}: {note}"))
     record |= {"data": gathered.data, "triggers": gathered.triggers, "notes": gathered.notes}
