@@ -65,12 +65,14 @@ class Report:
         reason: why it failed, or was not reached.
         record: name of the record in the task's folder, where there is one.
         again: whether another attempt may end otherwise: the worker failed, and not the model.
+        lost: whether the engine lost the worker, as with the machine that it was on: that says nothing of the model.
     """
 
     status: Status
     reason: str | None = None
     record: str | None = None
     again: bool = False
+    lost: bool = False
     seconds: float = 0.0
 
 

@@ -210,12 +210,12 @@ class Ledger:
                 (Status.WAITING, model),
             )
 
-    def release(self) -> None:
-        """Let stages wait that a run was at as it ended; that is no attempt."""
+    def release(self, model: str | None = None) -> None:
+        """Let stages wait that a run was at as it ended, or lost, of one model or of all; that is no attempt."""
         with self._writing() as database:
             database.execute(
-                "UPDATE stages SET status = ?, started = NULL WHERE status = ?",
-                (Status.WAITING, Status.RUNNING),
+                "UPDATE stages SET status = ?, started = NULL WHERE status = ? AND model = coalesce(?, model)",
+                (Status.WAITING, Status.RUNNING, model),
             )
 
     def rows(self) -> list[Row]:

@@ -20,9 +20,11 @@ class Engine(Protocol):
 
     Attributes:
         slots: how many it runs at once.
+        losses: errors of its futures that tell of a machine which went away, and nothing of the model.
     """
 
     slots: int
+    losses: tuple[type[BaseException], ...]
 
     def submit(self, job: Job) -> Future[Report]:
         """Return what ``job`` will have ended as; the future raises where the engine itself failed."""
@@ -46,6 +48,8 @@ class LocalEngine:
         devices: as ``spread`` gives them.
         jobs: how many workers; None for one a GPU, or one a core.
     """
+
+    losses: tuple[type[BaseException], ...] = ()
 
     def __init__(self, devices: Sequence[str], jobs: int | None = None) -> None:
         self.slots = jobs or (cores() if list(devices) == ["cpu"] else len(devices))

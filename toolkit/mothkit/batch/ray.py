@@ -13,7 +13,7 @@ from mothkit.errors import ConfigError
 class RayEngine:
     """Runs workers where a Ray cluster has room: one CPU a worker, and one GPU where it has some and may use them.
 
-    Retries are the driver's, as with every engine; a node that is lost fails the attempts on it.
+    Retries are the driver's, as with every engine; what ran on a node that is lost is run again elsewhere.
 
     Args:
         address: the cluster's; None starts one on this machine, and stops it again.
@@ -27,6 +27,11 @@ class RayEngine:
     def __init__(self, address: str | None, device: str, jobs: int | None = None) -> None:
         self._ray, self._address, self._device = _ray(), address, device
         self._refs: list[Any] = []
+        known = self._ray.exceptions
+        self.losses: tuple[type[BaseException], ...] = (
+            *(known.NodeDiedError, known.WorkerCrashedError, known.LocalRayletDiedError),
+            *(known.ObjectLostError, known.OwnerDiedError),
+        )
         self.slots = jobs or 0
         self._gpus = 0
 

@@ -1,7 +1,7 @@
 """The driver of a batch: hands jobs to an engine, and keeps the ledger. Nothing else writes to it."""
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +19,7 @@ from mothkit.outputs import check_folder
 from mothkit.pipeline import HardenSettings
 
 _ATTEMPTS = 2  # of a worker that dies, hangs or runs out of memory
+_LOSSES = 5  # of a model's workers that count as no attempt; more are hardly its machines' fault
 
 
 def harden_batch(
@@ -126,6 +127,7 @@ class _Run:
     emit: EventSink
     waiting: deque[Row] = field(default_factory=deque)
     running: dict[Future[Report], Row] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
     ended: int = 0
     failed: int = 0
 
@@ -141,7 +143,7 @@ class _Run:
                 while self.waiting and len(self.running) < self.engine.slots:
                     self._start(self.waiting.popleft())
                 for future in wait(self.running, return_when=FIRST_COMPLETED).done:
-                    self._end(self.running.pop(future), _report(future))
+                    self._take(self.running.pop(future), _report(future, self.engine))
                     self.emit(StepDone(self.ended, total, f"{self.failed} failed" if self.failed else ""))
 
     def rows(self) -> list[Row]:
@@ -180,6 +182,16 @@ class _Run:
         self.ledger.start(row.model, row.stage)
         self.running[self.engine.submit(job)] = row
 
+    def _take(self, row: Row, report: Report) -> None:
+        """Take a report; one that tells of a loss alone is no attempt, and the stage waits for another worker."""
+        self.lost[row.model] += report.lost
+        if not report.lost or self.lost[row.model] > _LOSSES:
+            self._end(row, report)
+            return
+        self.ledger.release(row.model)
+        self.emit(Note(f"{row.model}: {report.reason}; it is run again elsewhere"))
+        self.waiting.append(row)
+
     def _end(self, row: Row, report: Report) -> None:
         """Write down how an attempt ended, and let wait what follows from it."""
         again = report.again and row.attempts + 1 < _ATTEMPTS
@@ -212,12 +224,11 @@ def _next(rows: Iterable[Row]) -> Row | None:
     return None if unfinished is None or unfinished.status in FINAL else unfinished
 
 
-def _report(future: Future[Report]) -> Report:
-    """Return what an attempt ended as; where the engine lost it, that it failed."""
+def _report(future: Future[Report], engine: Engine) -> Report:
+    """Return what an attempt ended as; where the engine itself failed, that it failed or lost its worker."""
     error = future.exception()
     if error is None:
         return future.result()
     told = next(iter(str(error).splitlines()), "")
-    return Report(
-        status=Status.FAILED, reason=f"the worker was lost ({type(error).__name__}: {told})", again=True
-    )
+    reason = f"the worker was lost ({type(error).__name__}: {told})"
+    return Report(status=Status.FAILED, reason=reason, again=True, lost=isinstance(error, engine.losses))
