@@ -51,9 +51,7 @@ def harden(
             "'poisoned and architecture == \"resnet50\"'.",
         ),
     ] = None,
-    round_name: Annotated[
-        str | None, typer.Option("--round", metavar="NAME", help="The round, where its files do not say it.")
-    ] = None,
+    round_name: options.RoundName = None,
     trust_pickle: options.TrustPickle = False,
     draw: options.Draw = None,
     jobs: Annotated[

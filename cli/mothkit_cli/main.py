@@ -42,6 +42,7 @@ COMMANDS = {
     "trojai make": "mothkit_cli.trojai:make",
     "trojai mitigate": "mothkit_cli.trojai_api:mitigate",
     "trojai test": "mothkit_cli.trojai_api:test",
+    "trojai detect": "mothkit_cli.trojai_api:detect",
 }
 GROUPS = {
     "batch": "Many models in one run, and what came of them.",

@@ -87,6 +87,9 @@ Draw = Annotated[
         help="Clean images of each class, drawn of the signs a round's model publishes where fewer are published.",
     ),
 ]
+RoundName = Annotated[
+    str | None, typer.Option("--round", metavar="NAME", help="The round, where the files do not say it.")
+]
 TrustPickle = Annotated[
     bool,
     typer.Option(

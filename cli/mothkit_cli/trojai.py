@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 Folder = Annotated[
     Path, typer.Argument(metavar="MODEL", exists=True, file_okay=False, help="A model's folder.")
 ]
-RoundName = Annotated[
-    str | None, typer.Option("--round", metavar="NAME", help="The round, where the files do not say it.")
-]
 Scaling = Annotated[
     Literal["unit", "minmax"] | None,
     typer.Option("--preprocess", help="In place of the round's scaling."),
@@ -51,7 +48,7 @@ def convert(
     *,
     folder: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the ONNX file goes.")],
-    round_name: RoundName = None,
+    round_name: options.RoundName = None,
     preprocess: Scaling = None,
     trust_pickle: options.TrustPickle = False,
     json: options.Json = None,
@@ -71,7 +68,7 @@ def prepare(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", file_okay=False, help="Where everything goes.")
     ],
-    round_name: RoundName = None,
+    round_name: options.RoundName = None,
     preprocess: Scaling = None,
     trust_pickle: options.TrustPickle = False,
     draw: options.Draw = None,

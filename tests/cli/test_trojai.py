@@ -137,3 +137,34 @@ def test_nist_s_api_takes_nist_s_arguments(run: Run, tmp_path: Path, monkeypatch
     tested = run("trojai", "test", *common, *more, "--device", "cpu", "--model_filepath", "out/mitigated.pt")
     assert tested.exit_code == 0, tested.stderr
     assert [len(logits) for logits in json.loads(Path("out/results.json").read_text()).values()] == [5]
+
+
+def test_the_detection_api_takes_nist_s_arguments(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_picture(tmp_path / "data/5.png", side=64)
+    torch.save(small(), tmp_path / "model.pt")
+    deploy = Path(__file__).resolve().parents[2] / "deploy/trojai"
+    old = ("--model_filepath", "model.pt", "--result_filepath", "out/result", "--scratch_dirpath", "scratch")
+    new = (
+        "--metaparameters_filepath",
+        deploy / "detection.json",
+        "--schema_filepath",
+        deploy / "detection_schema.json",
+    )
+    more = (
+        "--learned_parameters_dirpath",
+        "learned",
+        "--features_filepath",
+        "f.csv",
+        "--source_dataset_dirpath",
+        "s",
+    )
+    for words in ((), (*new, *more, "--round_training_dataset_dirpath", "round")):
+        done = run("trojai", "detect", *old, "--examples_dirpath", "data", *words, "--device", "cpu")
+        assert done.exit_code == 0, done.stderr
+        assert Path("out/result").read_text() == "0.5\n"
+        assert "fewer than 2 clean images" in " ".join(done.stderr.split())
+    assert run("trojai", "detect", *old, "--configure_mode", "--device", "cpu").exit_code == 2

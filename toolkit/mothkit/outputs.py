@@ -63,6 +63,19 @@ def check_folder(out: Path, inputs: Iterable[Path]) -> None:
         raise OutputError(f"{out}: cannot be written to ({error.strerror}); choose another folder") from error
 
 
+def make_folder(out: Path, read: Iterable[Path]) -> None:
+    """Make ``out`` with the folders above it, and check it as ``check_folder`` does.
+
+    Raises:
+        OutputError: it cannot be made or written to, or would be mixed with what is ``read``.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error.strerror})") from error
+    check_folder(out, read)
+
+
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
     """Yield a new folder beside ``out``, on the same disk, and delete it with all that is left in it.

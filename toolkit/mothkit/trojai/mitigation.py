@@ -11,26 +11,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from mothkit.errors import ConfigError, DeviceError, MothkitError, OutputError
+from mothkit.errors import DeviceError, MothkitError, OutputError
 from mothkit.events import EventSink, Note, PhaseStarted, silent
 from mothkit.hardening.base import Budget
 from mothkit.opening import METADATA_KEY
-from mothkit.outputs import check_folder, staging
+from mothkit.outputs import make_folder, staging
 from mothkit.pipeline import HardenSettings, harden_file
-from mothkit.records import write_record, write_text
+from mothkit.records import to_json, write_record, write_text
 from mothkit.runtime import pick_device
 from mothkit.trojai.conversion import pack_model
 from mothkit.trojai.gathering import LEAST
 from mothkit.trojai.labelled import Labelled, gather_labelled, logits_of, unlabelled
+from mothkit.trojai.metaparameters import read_values
 from mothkit.trojai.pickles.rebuild import Loaded, load_module
 from mothkit.trojai.rounds import ROUNDS
+from mothkit.trojai.scores import score
 from mothkit.trojai.stamping import read_files
 from mothkit.trojai.transfer import export_module
 
-_MAX_BYTES = 1 << 20
-RESULTS = "results.json"
+RESULTS, SCORES = "results.json", "scores.json"
 
 
 class Metaparameters(BaseModel):
@@ -75,23 +76,7 @@ def read_metaparameters(path: Path, schema: Path) -> Metaparameters:
     Raises:
         ConfigError: one of them cannot be read, they break the schema, or ask for what mothkit does not know.
     """
-    try:
-        import jsonschema
-    except ImportError as error:
-        raise ConfigError(
-            "metaparameters are checked by jsonschema; install it with pip install 'mothkit[trojai]'"
-        ) from error
-    values, rules = _read_json(path), _read_json(schema)
-    try:
-        jsonschema.validate(values, rules)
-        return Metaparameters.model_validate(values)
-    except jsonschema.SchemaError as error:
-        raise ConfigError(f"{schema}: is no JSON Schema: {error.message}") from error
-    except jsonschema.ValidationError as error:
-        raise ConfigError(f"{path}: {error.json_path}: {error.message}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return read_values(path, schema, Metaparameters)
 
 
 def mitigate(task: MitigationTask, *, emit: EventSink = silent) -> dict[str, Any]:
@@ -108,7 +93,7 @@ def mitigate(task: MitigationTask, *, emit: EventSink = silent) -> dict[str, Any
     """
     out = task.out / task.name
     for folder in (task.out, task.scratch):
-        _make_folder(folder, task.dataset)
+        make_folder(folder, [task.dataset])
     if out.exists() and out.samefile(task.model):
         raise OutputError(f"{out}: is the original, which stays as it is; name another file")
     device = pick_device(task.device)
@@ -161,14 +146,6 @@ def _harden(
     return None
 
 
-def _make_folder(folder: Path, dataset: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
-    check_folder(folder, [dataset])
-
-
 def _copy(model: Path, out: Path) -> None:
     try:
         with staging(out) as folder:
@@ -181,13 +158,15 @@ def _copy(model: Path, out: Path) -> None:
 def write_logits(model: Path, dataset: Path, out: Path, *, device: str = "auto", batch: int = 32) -> Path:
     """Write the model's logits of each image in ``dataset``, by file name, to a file in ``out``; return its path.
 
+    Where labels of the images are told, ``scores.json`` beside it has what NIST makes of the logits.
+
     Raises:
         ModelError: the model cannot be read.
         ImageError: there are no images, or they cannot be read.
         OutputError: the results cannot be written.
         DeviceError: the device is not there.
     """
-    _make_folder(out, dataset)
+    make_folder(out, [dataset])
     where = pick_device(device)
     names = unlabelled(dataset)
     module = load_module(model).module.to(where)
@@ -195,8 +174,11 @@ def write_logits(model: Path, dataset: Path, out: Path, *, device: str = "auto",
     for first in range(0, len(names), batch):
         part = names[first : first + batch]
         logits |= zip(part, logits_of(module, read_files(dataset, part), where, batch).tolist(), strict=True)
+    scores = score(logits, dataset)
     try:
         write_text(out / RESULTS, json.dumps(logits))
+        if scores is not None:
+            write_text(out / SCORES, to_json(scores))
     except OSError as error:
         raise OutputError(f"{out / RESULTS}: cannot be written ({error.strerror})") from error
     return out / RESULTS
@@ -211,12 +193,3 @@ def available(device: str) -> str:
             raise
         return "cpu"
     return device
-
-
-def _read_json(path: Path) -> Any:  # noqa: ANN401 - whatever the JSON holds
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes are too many")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
