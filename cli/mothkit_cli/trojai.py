@@ -35,12 +35,10 @@ def ls(
 ) -> None:
     """List the models of a TrojAI round: architectures, classes, triggers, and what is missing."""
     from mothkit.records import to_json
-    from mothkit.trojai.models import find_models, read_model, read_tables
+    from mothkit.trojai.models import read_models
     from mothkit_cli.output import show
 
-    paths = find_models(folder)
-    tables = {parent: read_tables(parent) for parent in {path.parent for path in paths}}
-    models = [read_model(path, tables[path.parent]) for path in paths]
+    models = read_models(folder)
     show(_table(models), record=to_json({"models": [_record(model) for model in models]}), json_to=json)
 
 

@@ -46,6 +46,16 @@ def test_ls_writes_its_record(run: Run, folder: Path) -> None:
     assert model["triggers"][0]["target"] == 2
 
 
+def test_a_damaged_model_costs_its_own_line_of_ls(run: Run, folder: Path) -> None:
+    (folder / "id-00000005").mkdir()
+    (folder / "id-00000005/config.json").write_text("{")
+    done = run("trojai", "ls", folder, "--json", folder / "round.json")
+    assert done.exit_code == 0
+    sound, broken = json.loads((folder / "round.json").read_text())["models"]
+    assert (sound["round"], broken["round"]) == ("round4", None)
+    assert "cannot be read as JSON" in broken["contradictions"][0]
+
+
 def test_what_is_no_round_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("trojai", "ls", tmp_path)
     assert result.exit_code == 2

@@ -142,6 +142,24 @@ def read_model(path: Path, tables: Mapping[str, Mapping[str, Any]] | None = None
     )
 
 
+def read_models(root: Path) -> list[ModelFolder]:
+    """Return what is known of each model of a round, by name; of one whose files cannot be read, why.
+
+    Raises:
+        ModelError: there are none, or METADATA.csv cannot be read.
+    """
+    paths = find_models(root)
+    tables = {parent: read_tables(parent) for parent in {path.parent for path in paths}}
+    return [_read_or_tell(path, tables[path.parent]) for path in paths]
+
+
+def _read_or_tell(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> ModelFolder:
+    try:
+        return read_model(path, tables)
+    except (ModelError, OSError) as error:
+        return ModelFolder(path, conflicts=(str(error),))  # one damaged folder of hundreds
+
+
 def read_tables(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the lines of the METADATA.csv in ``folder`` or above it, where models/ is in between; by model name.
 
