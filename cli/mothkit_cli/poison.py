@@ -32,7 +32,10 @@ def poison(
     ] = None,
     target: Annotated[int | None, typer.Option(min=0, help="The class that it asks for; 0.")] = None,
     poison_rate: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of the source's training images; 0.1 or 0.3.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of the source's training images; 0.1 or 0.3. 0: a benign model."
+        ),
     ] = None,
     spurious_rate: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of others, stamped, that keep their label.")
@@ -158,4 +161,5 @@ def _run(
     show(one_evaluation(record), record=to_json(record), json_to=json)
     if not quiet:
         say(f"written: {out}")
-    raise typer.Exit(ExitCode.DONE if record["took"] else ExitCode.NOT_REACHED)
+    wanted = record["recipe"]["attack"]["poison_rate"] > 0
+    raise typer.Exit(ExitCode.DONE if record["took"] or not wanted else ExitCode.NOT_REACHED)

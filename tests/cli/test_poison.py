@@ -32,6 +32,9 @@ def test_options_go_into_the_recipe_and_the_exit_code_says_whether_it_took(folde
     assert not record["took"]
     assert Path("made/model.onnx").is_file()
     assert "ASR patch (any to 2)" in done.stderr
+    benign = run("poison", "benign", *words, "--poison-rate", 0, *training, *FILE)
+    assert benign.exit_code == 0, benign.stderr  # no backdoor was asked for
+    assert "did not take" not in benign.stderr
 
 
 def test_images_alone_are_drawn_from_a_recipe(folder: Path, run: Run) -> None:

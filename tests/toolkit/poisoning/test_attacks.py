@@ -123,8 +123,9 @@ def test_sizes_follow_the_image_and_opacity_goes_into_the_file(tmp_path: Path) -
         ({"kind": "laser"}, "attack is 'laser', not one of patch, blended, polygon, filter"),
         ({"target_class": -1}, "must be two, from 0 on"),
         ({"source_class": 0}, "source class 0 and target class 0 must be two"),
-        ({"poison_rate": 0}, "poison rate 0 and opacity 0.2 must be above 0"),
+        ({"poison_rate": -0.1}, "poison rate -0.1"),
         ({"opacity": 1.2}, "opacity 1.2"),
+        ({"opacity": 0}, "opacity 0 above 0"),
         ({"spurious_rate": 0.1}, "every class is one here"),
         ({"filter": "sepia"}, "filter is 'sepia'"),
         ({"size": 0}, "size is 0 pixels"),
@@ -147,3 +148,11 @@ def test_what_does_not_fit_the_images_is_refused(tmp_path: Path, images: ImageSe
     attack, trigger = known(tmp_path, Attack(kind="patch", source_class=1, poison_rate=0.01))
     with pytest.raises(ConfigError, match="of 10 training images stamps none"):
         poison(images, attack, trigger, None, seed=0)
+
+
+def test_a_poison_rate_of_zero_leaves_the_images_clean(tmp_path: Path, images: ImageSet) -> None:
+    attack, trigger = known(tmp_path, Attack(kind="patch", poison_rate=0))
+    made = poison(images, attack, trigger, None, seed=0)
+    assert (made.stamped, made.spurious) == (0, 0)
+    assert torch.equal(made.x, images.read(torch.arange(len(images))))
+    assert torch.equal(made.y, images.labels)

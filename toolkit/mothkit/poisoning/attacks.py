@@ -49,7 +49,7 @@ class Attack:
         target_class: what stamped images are to be classified as.
         source_class: the class on which the trigger works; None for all but the target.
         poison_rate: share of the training images of the source (of all but the target) that are stamped and get
-            the target's label.
+            the target's label; 0 leaves them clean, which makes a benign model.
         spurious_rate: share of all other classes' training images that are stamped and keep their label (TrojAI
             round 4's condition "class"); without a source there are none.
         size: side of the patch, or largest of the polygon, in pixels; None for a tenth or a quarter of the image.
@@ -77,10 +77,10 @@ class Attack:
             raise ConfigError(
                 f"source class {self.source_class} and target class {self.target_class} must be two, from 0 on"
             )
-        if not 0 < self.poison_rate <= 1 or not 0 <= self.spurious_rate <= 1 or not 0 < self.opacity <= 1:
+        if not 0 <= self.poison_rate <= 1 or not 0 <= self.spurious_rate <= 1 or not 0 < self.opacity <= 1:
             raise ConfigError(
-                f"poison rate {self.poison_rate} and opacity {self.opacity} must be above 0 and up to 1, "
-                f"spurious rate {self.spurious_rate} 0 to 1"
+                f"poison rate {self.poison_rate} and spurious rate {self.spurious_rate} must be 0 to 1, opacity "
+                f"{self.opacity} above 0 and up to 1"
             )
         if self.spurious_rate and self.source_class is None:
             raise ConfigError(
@@ -236,14 +236,14 @@ def poison(
         seed: of which images are stamped, and of places.
 
     Raises:
-        ConfigError: the rates leave not one image to stamp.
+        ConfigError: a rate above 0 leaves not one image to stamp.
     """
     rng = np.random.default_rng((seed, 100))
     x, y = images.read(torch.arange(len(images))), images.labels.clone()
     victims = known.victims(y).numpy()
     chosen = _some(np.flatnonzero(victims), attack.poison_rate, rng)
     others = _some(np.flatnonzero(~victims), attack.spurious_rate, rng)
-    if len(chosen) == 0:
+    if len(chosen) == 0 and attack.poison_rate > 0:
         raise ConfigError(
             f"a poison rate of {attack.poison_rate} of {int(victims.sum())} training images stamps none; raise either"
         )

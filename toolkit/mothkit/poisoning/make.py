@@ -102,7 +102,7 @@ def make_poisoned(
         record = _make(folder, recipe, where, clock) | {"seconds": clock.stop()}
         write_record(record, record_path(folder / MODEL))
         _put(folder, out)
-    if not record["took"]:
+    if not record["took"] and recipe.attack.poison_rate > 0:
         emit(Note("the backdoor did not take: give it more images, epochs or a higher poison rate"))
     return record
 
