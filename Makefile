@@ -37,7 +37,7 @@ browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50'
 	$(BIN)/pytest -m browser
 
-# docs/cli.md and docs/policy.md, from the program; a test fails where they are not current.
+# docs/cli.md, docs/policy.md and docs/api.md, from the program; a test fails where they are not current.
 reference: $(READY)
 	$(BIN)/python docs/reference.py
 

@@ -16,7 +16,7 @@ BEGIN = (DOCS / "first-ten-minutes.md").read_text(encoding="utf-8")
 ENDS = {"gate signs_poisoned.onnx": 1}  # exit codes of commands that do not end with 0
 
 
-@pytest.mark.parametrize("name", ["cli.md", "policy.md"])
+@pytest.mark.parametrize("name", ["cli.md", "policy.md", "api.md"])
 def test_the_reference_is_what_the_program_says(name: str) -> None:
     pages = runpy.run_path(str(DOCS / "reference.py"))["pages"]()
     written = (DOCS / name).read_text(encoding="utf-8")
