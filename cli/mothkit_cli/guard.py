@@ -43,7 +43,8 @@ def _run_and_flush(command: Command, options: Mapping[str, object]) -> None:
     try:
         command(**options)
     finally:
-        sys.stdout.flush()  # a closed pipe shows here, not at the interpreter's end
+        if sys.stdout is not None:  # closed before we began
+            sys.stdout.flush()  # a closed pipe shows here, not at the interpreter's end
 
 
 def explain(error: BaseException, *, debug: bool) -> ExitCode:

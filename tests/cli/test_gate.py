@@ -112,6 +112,14 @@ def test_outputs_that_would_replace_something_are_refused(words: tuple[str, ...]
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_is_told_with_the_file_s_name(run: Run) -> None:
+    done = run(*GATE, "pass.toml", "--data", "t.npz", "--summary", "/dev/full", "--json", "r.json")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: /dev/full: the results cannot be written (No space left on device)")
+    assert not Path("r.json").exists()
+
+
 def test_json_alone_on_stdout(run: Run) -> None:
     done = run(*GATE, "violated.toml", "--data", "t.npz", "--json", "-")
     assert (done.exit_code, json.loads(done.stdout)["verdict"]) == (1, "violated")

@@ -96,6 +96,12 @@ def test_ctrl_c_ends_a_process_with_130_and_one_line() -> None:
     assert (process.returncode, told) == (130, "interrupted\n")
 
 
+def test_without_a_stdout_the_exit_code_is_the_command_s_own() -> None:
+    words = [sys.executable, "-c", STAYS.replace("time.sleep(60)", "raise typer.Exit(3)")]
+    done = subprocess.run(["/bin/sh", "-c", '"$@" >&-', "sh", *words], stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
 @pytest.mark.parametrize("code", list(ExitCode))
 def test_a_command_s_own_exit_code_is_kept(code: ExitCode) -> None:
     assert invoke(raising(typer.Exit(code))).exit_code == code

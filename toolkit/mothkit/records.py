@@ -5,8 +5,8 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,8 @@ def write_texts(texts: Mapping[Path, str]) -> None:
         ]
         for target, text in targets.items():
             if not _keeps(target):
-                target.write_text(text, encoding="utf-8")
+                with _naming(target):
+                    target.write_text(text, encoding="utf-8")
         for beside, target in staged:
             beside.replace(target)
 
@@ -111,11 +112,21 @@ def _staged(target: Path, text: str, stack: ExitStack) -> Path:
     """Return a new file beside ``target`` that holds ``text``, and is deleted as ``stack`` closes."""
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     stack.callback(beside.unlink, missing_ok=True)
-    with beside.open("x", encoding="utf-8") as file:
+    with _naming(target), beside.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     return beside
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Have errors name ``target``: those of a write name no file, and those of a staged one a name of ours."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(target)
+        raise
 
 
 @dataclass(slots=True)

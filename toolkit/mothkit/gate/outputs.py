@@ -46,5 +46,5 @@ def write_views(record: Mapping[str, Any], targets: Mapping[str, Path]) -> None:
         write_texts({path: VIEWS[name](record) for name, path in targets.items()})
     except OSError as error:
         raise OutputError(
-            f"the results cannot be written: {error.strerror or error}: {error.filename}"
+            f"{error.filename}: the results cannot be written ({error.strerror or error})"
         ) from error
