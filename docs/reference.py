@@ -213,7 +213,7 @@ def _entry(module: str, item: Callable[..., object]) -> str:
     """Return the section of one function or class."""
     text, parts = _split(inspect.getdoc(item) or "")
     shown = _fields(item) if inspect.isclass(item) else _signature(item)
-    code = f"```python\n{shown}\n```\n" if shown else ""
+    code = f"```\n{shown}\n```\n" if shown else ""
     where = f"from {module} import {item.__name__}"
     return (
         f"\n### {item.__name__}\n`{where}`\n\n{code}{text}\n{''.join(_part(*each) for each in parts.items())}"

@@ -1,14 +1,19 @@
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mothkit.distance import Distance, Distances
 from mothkit.errors import ModelError
 from mothkit.gate.checks.accuracy import paired_interval
-from mothkit.gate.checks.anomaly import find_anomaly
+from mothkit.gate.checks.anomaly import check_anomaly, find_anomaly
 from mothkit.gate.findings import Finding, Level, Status, Verdict, compared, judge
+from mothkit.gate.policy import AnomalyCheck
+from mothkit.triggers.patch import Trigger
 
 FINDINGS = st.builds(
     Finding,
@@ -80,10 +85,51 @@ def test_the_anomaly_index_is_that_of_neural_cleanse() -> None:
     found = find_anomaly([52, 10, 50, 51, 47])
     assert found.position == 1
     assert found.index == pytest.approx(40 / 2.9652)
+    assert found.share == pytest.approx(10 / 50)
     assert find_anomaly([50, 50, 50, 50, 90]).index == 0  # a large one is no matter
 
 
-@pytest.mark.parametrize("sizes", [[], [1, 2, 3, 4], [5, 5, 5, 5, 1]])
+def test_a_share_needs_no_deviation() -> None:
+    found = find_anomaly([5, 5, 5, 5, 1])
+    assert (found.index, found.share, found.position) == (None, 0.2, 4)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes", "expected"),
+    [
+        ({"min_share": 0.4}, [50, 60, 50, 40, 19], {"anomaly.min-share": "violated"}),
+        ({"min_share": 0.4}, [50, 60, 50, 40, 20], {"anomaly.min-share": "passed"}),
+        ({"min_share": 0.4}, [50, 50, 50, 50, 45], {"anomaly.min-share": "passed"}),
+        ({"max_index": 3}, [50, 50, 50, 50, 45], {"anomaly.check": "error"}),
+        (
+            {"max_index": 3, "min_share": 0.4},
+            [50, 51, 52, 49, 10],
+            {"anomaly.min-share": "violated", "anomaly.max-index": "violated"},
+        ),
+    ],
+)
+def test_a_class_with_a_far_smaller_trigger_is_named(
+    limits: dict[str, float], sizes: list[float], expected: dict[str, str]
+) -> None:
+    trigger = Trigger(torch.zeros(1, 4, 4), torch.zeros(3, 4, 4))
+    row = [Distance(None, k, size, 0.1, True, 0.9, 10, trigger) for k, size in enumerate(sizes)]
+    bench = SimpleNamespace(distances=Distances((), tuple(row)))
+    checked = check_anomaly(AnomalyCheck(**limits), bench)  # type: ignore[arg-type]
+    assert {f.rule: f.status for f in checked.findings} == expected
+    assert all(f.subject == "class 4" for f in checked.findings if f.rule != "anomaly.check")
+    assert checked.measured["target_class"] == 4
+
+
+@given(st.lists(st.floats(1, 1000), min_size=5, max_size=20), st.floats(0.5, 2))
+def test_share_and_index_do_not_depend_on_the_unit(sizes: list[float], unit: float) -> None:
+    found, scaled = find_anomaly(sizes), find_anomaly([unit * size for size in sizes])
+    assert 0 < found.share <= 1
+    assert scaled.share == pytest.approx(found.share)
+    if found.index is not None and found.deviation > 1e-6:
+        assert scaled.index == pytest.approx(found.index, abs=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [[], [1, 2, 3, 4], [0, 0, 0, 5, 1]])
 def test_sizes_that_say_nothing_are_refused(sizes: list[float]) -> None:
     with pytest.raises(ModelError):
         find_anomaly(sizes)

@@ -43,6 +43,8 @@ MALFORMED = {
     "version = 1\n[parity]\nproviders = ['']": (3, "parity.providers.0"),
     "version = 1\n[distance]\nmin_mean = 3\nclasses = [0]": (4, "distance.classes"),
     "version = 1\n[anomaly]\nmax_index = -1": (3, "anomaly.max_index"),
+    "version = 1\n[anomaly]\nmin_share = 40": (3, "anomaly.min_share"),
+    "version = 1\n[anomaly]\nlevel = 'fail'": (2, "anomaly"),
     "version = 1\n[budget]\nseconds = 0": (3, "budget.seconds"),
     "version = 1\nbudget = { seconds = -3 }": (2, "budget.seconds"),
     "version = 1\n[provenance]\nsignature = true": (3, "provenance.signature"),

@@ -162,9 +162,12 @@ class DistanceCheck(Check):
 class AnomalyCheck(Check):
     """How far the smallest trigger from all classes to one lies below those to the others."""
 
-    LIMITS = ("max_index",)
+    LIMITS = ("max_index", "min_share")
 
     max_index: Size | None = Field(default=None, description="Most deviations (MAD) below the median.")
+    min_share: Share | None = Field(
+        default=None, description="Least size of the smallest, as a share of the median."
+    )
 
 
 class Inversion(_Table):

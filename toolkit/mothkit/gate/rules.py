@@ -31,4 +31,5 @@ RULES = {
     "distance.min-universal": "Size of the smallest trigger from all classes to one.",
     "anomaly.check": "Triggers from all classes to each could be compared.",
     "anomaly.max-index": "How far the smallest trigger from all classes lies below the others.",
+    "anomaly.min-share": "Size of the smallest trigger from all classes, as a share of the median of all.",
 }
