@@ -233,6 +233,33 @@ def test_the_matrix_shows_failures_apart_and_the_row_from_all_classes(records: d
     assert f'class="h{round(20 * 12 / 148)}">12.0' in to_html(record)
 
 
+@pytest.mark.parametrize(
+    ("index", "told"), [(6.75, "lies 6.8 deviations (MAD) below it"), (None, "27 % of it.")]
+)
+def test_a_class_that_a_small_trigger_reaches_is_told(
+    records: dict[str, Record], index: float | None, told: str
+) -> None:
+    record = copy.deepcopy(records["gate"])
+    sizes = record["measurements"]["distance"]["universal"]
+    record["measurements"]["anomaly"] = {
+        "index": index,
+        "share": 0.2671,
+        "position": 1,
+        "median": 43.9,
+        "deviation": 4.8,
+        "target_class": 1,
+        "class_distance": sizes,
+    }
+    page = " ".join(to_html(record).split())
+    assert "27 % of the median" in page
+    assert told in page
+
+
+def test_lists_on_a_page_have_spaces_after_commas(records: dict[str, Record]) -> None:
+    versions = ", ".join(f"{name} {version}" for name, version in records["gate"]["versions"].items())
+    assert f"<dd>{versions}</dd>" in to_html(records["gate"])
+
+
 def test_a_record_of_no_known_kind_is_refused(records: dict[str, Record]) -> None:
     for command in ("parity", None, [], "../base"):
         with pytest.raises(RecordError, match="there is no page"):

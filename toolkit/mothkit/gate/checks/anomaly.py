@@ -67,16 +67,16 @@ def check_anomaly(settings: AnomalyCheck, bench: Bench) -> Checked:
     anomaly = find_anomaly([entry.class_distance for entry in found])
     smallest = found[anomaly.position]
     subject = f"class {smallest.target_class}"
-    sizes = f"of {subject} (trigger of {smallest.class_distance:.1f}, median {anomaly.median:.1f})"
+    size, middle = f"{smallest.class_distance:.1f}", f"{anomaly.median:.1f}"
     findings = compared(
         "anomaly.min-share",
         anomaly.share,
-        f"share of the median {sizes}",
+        f"size of the trigger to {subject} ({size}) over the median of all ({middle})",
         least=settings.min_share,
         subject=subject,
     )
     if anomaly.index is not None:
-        what = f"anomaly index {sizes}"
+        what = f"anomaly index of {subject} (trigger of {size}, median {middle})"
         findings += compared(
             "anomaly.max-index", anomaly.index, what, most=settings.max_index, subject=subject
         )
