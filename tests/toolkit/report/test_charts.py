@@ -122,3 +122,11 @@ def test_contrast_is_that_of_wcag() -> None:
     assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
     assert contrast((255, 255, 255), (118, 118, 118)) == pytest.approx(4.54, abs=0.01)  # a well-known grey
     assert [step_of(share) for share in (-1, 0, 0.5, 1, 2)] == [0, 0, 10, 20, 20]
+
+
+@given(st.lists(st.floats(0, 100), max_size=5))
+def test_an_axis_of_rates_ends_where_rates_end(values: list[float]) -> None:
+    axis = axis_over("ASR, %", values, within=(0, 100))
+    assert 0 <= axis.low < axis.high <= 100
+    assert all(0 <= tick <= 100 for tick in axis.ticks())
+    assert all(axis.low <= value <= axis.high for value in values)

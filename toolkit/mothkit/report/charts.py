@@ -80,13 +80,22 @@ class Axis:
         return [step * k for k in range(first, last + 1)]
 
 
-def axis_over(label: str, values: Iterable[float], *, limit: float | None = None) -> Axis:
-    """Return an axis that spans ``values`` and ``limit``, with some room at both ends."""
+def axis_over(
+    label: str,
+    values: Iterable[float],
+    *,
+    limit: float | None = None,
+    within: tuple[float, float] | None = None,
+) -> Axis:
+    """Return an axis that spans ``values`` and ``limit``, with some room at both ends, but ``within`` what can be."""
     found = [*values, *([] if limit is None else [limit])]
     low, high = (min(found), max(found)) if found else (0.0, 1.0)
     size = max(abs(low), abs(high))
     room = 0.08 * (high - low) if high - low > max(1e-6 * size, 1e-9) else max(size / 10, 1.0)
-    return Axis(label=label, low=low - room, high=high + room, limit=limit)
+    low, high = low - room, high + room
+    if within is not None:
+        low, high = max(low, within[0]), min(high, within[1])
+    return Axis(label=label, low=low, high=high, limit=limit)
 
 
 def bar_chart(bars: Sequence[Bar], *, title: str, limit: float | None = None) -> Markup:

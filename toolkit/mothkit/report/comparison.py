@@ -59,7 +59,7 @@ def runs_chart(record: Record, number: int, key: str) -> Markup:
         points,
         title=f"ASR of each run, in percent, by {label}",
         x=axis_over(label, [point.x for point in points]),
-        y=axis_over("ASR, %", [point.y for point in points]),
+        y=axis_over("ASR, %", [point.y for point in points], within=(0, 100)),
         height=200,
     )
 
