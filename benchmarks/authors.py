@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pieces import Record, timed
+from pieces import Record, timed, told
 from torch import Tensor, nn
 
 from mothkit.classifier import Classifier
@@ -72,7 +72,7 @@ class Study:
             self.entry(pair, seed, found.trigger(k), found=bool(found.found[k]))
             for k, (pair, seed) in enumerate(draws)
         ]
-        return {"config": repr(config), **seconds, "gradients": sum(gradients), "entries": entries}
+        return {"config": told(config), **seconds, "gradients": sum(gradients), "entries": entries}
 
     def entry(self, pair: Pair, seed: int, trigger: Trigger, *, found: bool) -> Record:
         """Return the size of a trigger, and its success when tried again."""

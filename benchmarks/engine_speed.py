@@ -14,7 +14,7 @@ from statistics import fmean
 
 import torch
 from authors import CONFIGS, RATE, Pair, Study, count_gradients, open_study, sample, seeded, spearman
-from pieces import RESULTS, Pieces, Record, table, timed, write_section
+from pieces import RESULTS, Pieces, Record, table, timed, told, write_section
 from reference.inversion import TORCH
 from reference.inversion import invert as invert_as_published
 
@@ -44,7 +44,7 @@ def run(study: Study, pieces: Pieces, options: argparse.Namespace) -> None:
         group = pairs[first : first + options.group]
         for name in options.profiles:
             config = CONFIGS[name]
-            key = f"{options.device}: {name}: {group}: {config}"
+            key = f"{options.device}: {name}: {group}: {told(config)}"
             said(
                 pieces.get(
                     key, lambda g=group, c=config, n=name: {"who": n, **study.invert([(p, 0) for p in g], c)}
@@ -79,7 +79,7 @@ def summary(pieces: Pieces, options: argparse.Namespace) -> str:
 
 def is_current(record: Record) -> bool:
     """Return whether a piece was made with the config that its profile has now."""
-    return record["who"] == REFERENCE or record["config"] == repr(CONFIGS[record["who"]])
+    return record["who"] == REFERENCE or record["config"] == told(CONFIGS[record["who"]])
 
 
 def line(name: str, mine: dict[Pair, Record], theirs: dict[Pair, Record]) -> list[str]:

@@ -5,8 +5,11 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
+
+from mothkit.inversion.config import InversionConfig
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results"
@@ -35,6 +38,15 @@ class Pieces:
                 file.write(json.dumps(record) + "\n")
             self.records[key] = record
         return self.records[key]
+
+
+def told(config: InversionConfig) -> str:
+    """Return in what a config differs from the defaults: a new field leaves finished pieces as they are."""
+    values = ((each, getattr(config, each.name)) for each in fields(config))
+    set_here = [
+        f"{each.name}={value!r}" for each, value in values if each.default is MISSING or value != each.default
+    ]
+    return f"{type(config).__name__}({', '.join(set_here)})"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from statistics import fmean
 
 import torch
 from authors import CONFIGS, MODELS, RATE, Pair, open_study, published, sample, spearman
-from pieces import RESULTS, Pieces, Record, table, write_section
+from pieces import RESULTS, Pieces, Record, table, told, write_section
 
 COUNTS = {"nat": 30, "adv": 15}
 SEEDS = (0, 1, 2)
@@ -39,7 +39,7 @@ def run(pieces: Pieces, options: argparse.Namespace) -> None:
             group = pairs[first : first + GROUP]
             draws = [(pair, seed) for pair in group for seed in SEEDS]
             record = pieces.get(
-                f"{model}: {group}: {config}",
+                f"{model}: {group}: {told(config)}",
                 lambda d=draws, m=model, s=study: {
                     "model": m,
                     "profile": options.profile,
@@ -51,7 +51,7 @@ def run(pieces: Pieces, options: argparse.Namespace) -> None:
 
 def smallest(pieces: Pieces, model: str, profile: str) -> dict[Pair, list[Record]]:
     """Return the triggers of each pair, the smallest that was found first."""
-    config = repr(CONFIGS[f"{profile} profile"])
+    config = told(CONFIGS[f"{profile} profile"])
     found: dict[Pair, list[Record]] = {}
     for record in pieces.records.values():
         if (record["model"], record["profile"], record["config"]) == (model, profile, config):

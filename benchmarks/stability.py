@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 import torch
 from authors import Pair, sample, seeded
-from pieces import RESULTS, ROOT, Pieces, Record, table, timed, write_section
+from pieces import RESULTS, ROOT, Pieces, Record, table, timed, told, write_section
 
 from mothkit.classifier import Classifier
 from mothkit.distance import all_directions, class_distances
@@ -51,7 +51,7 @@ def measure(
             device=device,
         )
     sizes = [[*e.direction, e.class_distance] for e in found.entries if e.found]
-    return {"size": size, "pairs": len(pairs), "config": repr(QUICK), "sizes": sizes, **seconds}
+    return {"size": size, "pairs": len(pairs), "config": told(QUICK), "sizes": sizes, **seconds}
 
 
 def row(size: int, records: list[Record]) -> list[str]:

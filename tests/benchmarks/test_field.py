@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mothkit.inversion.config import InversionConfig
 from mothkit.poisoning.attacks import Attack
 from mothkit.poisoning.recipe import Recipe, SignData
 from mothkit.poisoning.scenes import PLAIN
@@ -207,3 +208,9 @@ def test_pieces_are_made_once_and_a_victim_that_is_gone_is_made_again(
     shutil.rmtree(tmp_path / "s/work")
     with pytest.raises(SystemExit, match="another model than its pieces were measured on"):
         work(study(published=small, wild=wild, gentle=small))
+
+
+def test_a_config_is_told_by_what_differs_from_the_defaults(scripts: SimpleNamespace) -> None:
+    config = InversionConfig(steps=7, loss="linear")
+    assert eval(scripts.pieces.told(config), {"InversionConfig": InversionConfig}) == config  # noqa: S307
+    assert scripts.pieces.told(InversionConfig(steps=7)) == "InversionConfig(steps=7)"

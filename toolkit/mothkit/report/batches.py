@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mothkit.report.charts import Axis, Bar, Pair, Point, bar_chart, pair_chart, scatter_chart
+from mothkit.report.charts import Axis, Bar, Pair, Point, axis_over, bar_chart, pair_chart, scatter_chart
 from mothkit.report.words import Record, duration, percent
 
 _MOST_ROWS = 40  # of a chart with a row a model
@@ -27,11 +27,10 @@ def trade_chart(record: Record) -> Markup:
         for series, when in enumerate(("before", "after"))
         if line[f"accuracy_{when}"] is not None and line[f"asr_{when}"] is not None
     ]
-    low = min((point.x for point in points), default=0.0)
     return scatter_chart(
         points,
         title="ASR over accuracy of each model, before and after, in percent",
-        x=Axis(label="accuracy, %", low=max(0.0, low - 5), high=100 + _EDGE),
+        x=axis_over("accuracy, %", [point.x for point in points], within=(0, 100)),
         y=Axis(label="ASR, %", low=-_EDGE, high=100 + _EDGE),
     )
 
