@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from mothkit.hardening.inverting import split
 from mothkit.hardening.moth import Moth
 from mothkit.hardening.pairs import measure_ease
 from mothkit.hardening.profiles import MothConfig
-from mothkit.hardening.training import TrainingConfig
+from mothkit.hardening.training import Batch, Sampler, Stamp, TrainingConfig
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig
 from mothkit.inversion.engine import invert
 from mothkit.inversion.found import Inverted
-from tests.tiny import LEADING, OTHER, SIDE, open_tiny, tiny_images
+from tests.tiny import CLASSES, LEADING, OTHER, SIDE, open_tiny, tiny_images
 
 CPU = torch.device("cpu")
 SMALL = MothConfig(
@@ -279,6 +279,26 @@ def test_patches_take_turns_with_pixels_and_each_goes_on_from_its_own(
     assert {
         round(size, 3) for _, _, size in details["last_mask_l1"]
     } <= sizes  # those of patches are no distances
+
+
+def test_what_the_other_kind_found_last_is_stamped_too(
+    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[int]] = []
+    original = Sampler.batch
+
+    def spy(self: Sampler, stamps: Sequence[Stamp]) -> Batch:
+        drawn.append(sorted(stamp.roam for stamp in stamps))
+        return original(self, stamps)
+
+    monkeypatch.setattr(Sampler, "batch", spy)
+    pairs = CLASSES * (CLASSES - 1) // 2  # all of them in every round
+    config = replace(SMALL, patches_every=2, pairs_per_round=pairs, largest_stamp=1.0, most_stamped=1.0)
+    config = replace(config, training=replace(config.training, batch_size=8 * pairs), patch_stamped=2)
+    harden(classifier, images, config)
+    rounds = drawn[CLASSES :: config.steps_per_round]
+    assert rounds[0] == [0] * 2 * pairs
+    assert all(roams == [0] * 2 * pairs + [2] * 2 * pairs for roams in rounds[1:]) and len(rounds) > 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mothkit.inversion.found import Inverted
+from mothkit.triggers.patch import Trigger
 
 Direction = tuple[int | None, int]
 """Source class, target class; None stands for all classes but the target."""
@@ -48,6 +49,10 @@ class TriggerBank:
         """Return masks [K, 1, H, W] and patterns [K, channels, H, W] to start from."""
         values = torch.stack([self.own.get(d, self.universal[d[1]]) for d in directions])
         return values[:, :1], values[:, 1:]
+
+    def newest(self, directions: Sequence[Direction]) -> dict[Direction, Trigger]:
+        """Return the newest trigger of each of ``directions`` that had its turn."""
+        return {d: Trigger(self.own[d][:1], self.own[d][1:]) for d in directions if d in self.own}
 
     def start_costs(self, directions: Sequence[Direction], initial: float) -> Tensor:
         """Return the costs [K] to start from: where the last inversion ended, ``initial`` where there was none."""

@@ -2,21 +2,25 @@
 
 The smallest trigger of a model consists of a few scattered pixels, and what is trained against these says little of a
 patch, which is larger and was taught at many places. So some rounds invert triggers of squares of one colour instead,
-each image with its own shift, and stamp them shifted too (ours; docs/moth.md, *Patches*).
+each image with its own shift, and stamp them shifted too. Every round stamps the newest of both (ours; docs/moth.md,
+*Patches*).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mothkit.hardening.bank import Direction, TriggerBank
+from mothkit.hardening.bank import Direction, TriggerBank, sources_of
 from mothkit.hardening.inverting import Inverter
 from mothkit.hardening.profiles import MothConfig
+from mothkit.hardening.stamping import usable_stamps
+from mothkit.hardening.training import Stamp
 from mothkit.inversion.config import InversionConfig
 from mothkit.inversion.found import Inverted
+from mothkit.triggers.patch import Trigger
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +32,9 @@ class Kind:
         first: a round's first inversion; again: the others.
         carry_cost: whether an inversion starts at the cost at which the direction's last one ended.
         keep_missed: whether one that missed the rate is gone on from too.
-        stamped: on how many times as many images as usual it is stamped.
+        stamped: on how many images of each source class it is stamped in a step.
+        most_stamped: at most on so many in all.
+        largest: share of the image, 0 to 1, that the mask of a stamped one may cover.
     """
 
     bank: TriggerBank
@@ -37,6 +43,8 @@ class Kind:
     carry_cost: bool
     keep_missed: bool
     stamped: int
+    most_stamped: int
+    largest: float
 
     def invert(
         self,
@@ -65,6 +73,14 @@ class Kind:
         self.bank.keep(directions, found, missed=self.keep_missed)
         return found
 
+    def stamps(self, triggers: Mapping[Direction, Trigger], classes: int) -> list[Stamp]:
+        """Return where ``triggers`` of this kind are stamped in a step, for a model of so many ``classes``."""
+        aims = []
+        for direction, trigger in triggers.items():
+            sources = sources_of(direction, classes)
+            aims.append((trigger, sources, min(self.stamped * len(sources), self.most_stamped)))
+        return usable_stamps(aims, largest=self.largest, roam=self.first.roam)
+
     def state(self) -> dict[str, Any]:
         """Return the bank as tensors and plain values."""
         return self.bank.state()
@@ -76,7 +92,16 @@ class Kind:
 
 def of_pixels(config: MothConfig, bank: TriggerBank) -> Kind:
     """Return the paper's triggers, which start from those in ``bank``."""
-    return Kind(bank, config.inversion, config.refresh, config.carry_cost, keep_missed=False, stamped=1)
+    return Kind(
+        bank,
+        config.inversion,
+        config.refresh,
+        carry_cost=config.carry_cost,
+        keep_missed=False,
+        stamped=config.stamped,
+        most_stamped=config.room,
+        largest=config.largest_stamp,
+    )
 
 
 def of_patches(config: MothConfig, classes: int, shape: Sequence[int], generator: torch.Generator) -> Kind:
@@ -96,5 +121,7 @@ def of_patches(config: MothConfig, classes: int, shape: Sequence[int], generator
         config.patch,
         carry_cost=True,
         keep_missed=True,
-        stamped=config.patch_stamped,
+        stamped=config.patch_stamped * config.stamped,
+        most_stamped=config.room,
+        largest=config.largest_stamp,
     )

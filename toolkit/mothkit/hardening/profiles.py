@@ -181,6 +181,11 @@ class MothConfig:
         cell, roam = (round(share * min(shape[1:])) for share in (self.patch_cell, self.patch_roam))
         return replace(self, patch=replace(self.patch, cell=max(1, cell), roam=roam))
 
+    @property
+    def room(self) -> int:
+        """How many images of a batch may be stamped."""
+        return round(self.most_stamped * self.training.batch_size)
+
     def images_a_round(self, inverted: int) -> int:
         """Return what a round costs, of both kinds on average, that inverts triggers on so many images.
 

@@ -22,12 +22,11 @@ from mothkit.hardening.planning import Extent, Pace
 from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.scouting import scout
 from mothkit.hardening.selection import Candidate, DropEstimator, mirroring_is_safe
-from mothkit.hardening.stamping import Aim, in_turn, usable_stamps
-from mothkit.hardening.training import Batch, Sampler, Trainer
+from mothkit.hardening.stamping import in_turn, usable_stamps
+from mothkit.hardening.training import Batch, Sampler, Stamp, Trainer
 from mothkit.hardening.warm_up import Universals, invert_universals, seconds_per_image, whole_extent
 from mothkit.images import ImageSet
 from mothkit.inversion.engine import frozen
-from mothkit.inversion.found import Inverted
 from mothkit.inversion.plan import make_plan
 from mothkit.pgd import PgdConfig, pgd_examples
 
@@ -222,13 +221,18 @@ class Run:
         for row, target in enumerate(universals.targets):
             if self.is_done() or self.pace.is_over():
                 return
-            self._train(universals.found, [(row, sources_of((None, target), self.classes), stamped)])
+            aim = (universals.found.trigger(row), sources_of((None, target), self.classes), stamped)
+            self._train(usable_stamps([aim], largest=self.config.largest_stamp))
 
     def round(self, directions: Sequence[Direction]) -> None:
-        """Invert the ``directions``, train on stamped images, take in the sizes; those of patches tell of no pair."""
+        """Invert the ``directions``, train on stamped images, take in the sizes; those of patches tell of no pair.
+
+        What the other kind's last round found of a direction is stamped too.
+        """
         began = self.budget.now()
         of_patches = self.config.patches_every and (self.rounds + 1) % self.config.patches_every == 0
-        kind = self.patches if of_patches else self.pixels
+        kind, other = (self.patches, self.pixels) if of_patches else (self.pixels, self._patches)
+        stale = other.stamps(other.bank.newest(directions), self.classes) if other else []
         sizes: list[Tensor] = []
         every = math.ceil(self.config.steps_per_round / self.config.inversions_per_round)
         sources = [sources_of(direction, self.classes) for direction in directions]
@@ -241,8 +245,8 @@ class Run:
                 found = kind.invert(self.inverter, directions, drawn, again=not whole)
                 whole = not bool(found.found.all())
                 sizes.append(torch.where(found.found, found.mask_l1, torch.nan))
-            aims = [(row, each, self._count(each, kind.stamped)) for row, each in enumerate(sources)]
-            self._train(found, aims, roam=kind.first.roam)
+                fresh = {direction: found.trigger(row) for row, direction in enumerate(directions)}
+            self._train([*kind.stamps(fresh, self.classes), *stale])
         if kind is self.pixels:
             means = torch.stack(sizes).nanmean(0).tolist()
             for each, (_, target), size in zip(sources, directions, means, strict=True):
@@ -276,17 +280,8 @@ class Run:
         sources = sources_of(direction, self.classes)
         return torch.cat([self.sampler.draw([source], self._most(direction)) for source in sources])
 
-    @property
-    def _room(self) -> int:
-        """How many images of a batch may be stamped."""
-        return round(self.config.most_stamped * self.config.training.batch_size)
-
-    def _count(self, sources: Sequence[int], times: int) -> int:
-        return min(times * self.config.stamped * len(sources), self._room)
-
-    def _train(self, found: Inverted, aims: Sequence[Aim], *, roam: int = 0) -> None:
-        stamps = usable_stamps(found, aims, largest=self.config.largest_stamp, roam=roam)
-        batch = self.sampler.batch(in_turn(stamps, self.trainer.done, self._room))
+    def _train(self, stamps: Sequence[Stamp]) -> None:
+        batch = self.sampler.batch(in_turn(stamps, self.trainer.done, self.config.room))
         self.trainer.step(self._attacked(batch) if self.config.pgd_eps else batch)
 
     def _attacked(self, batch: Batch) -> Batch:

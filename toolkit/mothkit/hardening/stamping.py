@@ -3,28 +3,26 @@
 from collections.abc import Iterable, Sequence
 
 from mothkit.hardening.training import Stamp
-from mothkit.inversion.found import Inverted
+from mothkit.triggers.patch import Trigger
 
-Aim = tuple[int, tuple[int, ...], int]
-"""The number of an inverted trigger, the classes on whose images it is stamped, and on how many of them."""
+Aim = tuple[Trigger, tuple[int, ...], int]
+"""A trigger, the classes on whose images it is stamped, and on how many of them."""
 
 
-def usable_stamps(found: Inverted, aims: Iterable[Aim], *, largest: float, roam: int = 0) -> list[Stamp]:
+def usable_stamps(aims: Iterable[Aim], *, largest: float, roam: int = 0) -> list[Stamp]:
     """Return what to stamp: triggers that leave most of an image alone.
 
     Also those that missed the asked rate: they still work on some images.
 
     Args:
-        found: inverted triggers.
-        aims: what each is to do.
+        aims: what each trigger is to do.
         largest: share of the image, 0 to 1, that a mask may cover at most.
         roam: how far from its place, in pixels, a trigger may lie on an image.
     """
-    limit = largest * found.masks[0].numel()
     return [
-        Stamp(found.masks[row], found.patterns[row], classes, count, roam)
-        for row, classes, count in aims
-        if float(found.mask_l1[row]) <= limit
+        Stamp(trigger.mask, trigger.pattern, classes, count, roam)
+        for trigger, classes, count in aims
+        if trigger.mask_l1 <= largest * trigger.mask.numel()
     ]
 
 
