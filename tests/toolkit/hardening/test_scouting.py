@@ -41,8 +41,8 @@ def inverter(classifier: Classifier) -> Inverter:
 
 def harden(
     classifier: Classifier, config: MothConfig, *, method: type[Moth | Universal] = Moth
-) -> tuple[int, list[str]]:
-    """Return how many directions were scouted, and the phases that the run told of."""
+) -> tuple[dict[str, int], list[str]]:
+    """Return how many directions were scouted, by the kind of trigger, and the phases that the run told of."""
     phases: list[str] = []
 
     def emit(event: Event) -> None:
@@ -62,7 +62,9 @@ def harden(
 
 def test_scouting_ranks_the_near_before_the_far_as_a_whole_measurement_does(classifier: Classifier) -> None:
     lean(classifier)
-    found = scout(inverter(classifier), DEFAULT, CLASSES, work=1e9, emit=lambda _: None)
+    found = scout(
+        inverter(classifier), DEFAULT.scout, DEFAULT.scout_images, CLASSES, work=1e9, emit=lambda _: None
+    )
     assert found is not None
     directions, triggers = found
     assert len(set(directions)) == ALL
@@ -77,23 +79,29 @@ def test_scouting_ranks_the_near_before_the_far_as_a_whole_measurement_does(clas
 
 
 def test_work_bounds_how_many_directions_are_scouted(classifier: Classifier) -> None:
-    each = DEFAULT.scout_images * DEFAULT.scout.steps
+    config, images = DEFAULT.scout, DEFAULT.scout_images
+    each = images * config.steps
+    looking = inverter(classifier)
     for wanted in (1, 4):
-        found = scout(inverter(classifier), DEFAULT, CLASSES, work=each * (wanted + 0.5), emit=lambda _: None)
+        found = scout(looking, config, images, CLASSES, work=each * (wanted + 0.5), emit=lambda _: None)
         assert found is not None
         assert len(set(found[0])) == wanted == len(found[1].mask_l1)
-    assert scout(inverter(classifier), DEFAULT, CLASSES, work=0.9 * each, emit=lambda _: None) is None
+    assert scout(looking, config, images, CLASSES, work=0.9 * each, emit=lambda _: None) is None
 
 
 def test_moth_scouts_every_pair_once_and_says_so(classifier: Classifier) -> None:
     scouted, phases = harden(classifier, SHORT)
-    assert scouted == ALL
-    assert [name for name in phases if "pair" in name] == ["warm-up: every pair", "harden pairs"]
+    assert scouted == {"pixels": ALL, "patches": ALL}
+    looked = ["warm-up: every pair, pixels", "warm-up: every pair, patches"]
+    assert [name for name in phases if "pair" in name] == [*looked, "harden pairs"]
+    alone, phases = harden(classifier, replace(SHORT, patches_every=0))
+    assert alone == {"pixels": ALL}
+    assert looked[1] not in phases
 
 
 def test_neither_the_papers_profile_nor_universal_triggers_scout(classifier: Classifier) -> None:
     small = replace(
         PAPER, warm_up=replace(PAPER.warm_up, steps=10), inversion=replace(PAPER.inversion, steps=10), views=1
     )
-    assert harden(classifier, small)[0] == 0
-    assert harden(classifier, SHORT, method=Universal)[0] == 0
+    assert harden(classifier, small)[0] == {}
+    assert harden(classifier, SHORT, method=Universal)[0] == {}

@@ -28,20 +28,25 @@ class Kind:
     """One kind of trigger.
 
     Attributes:
+        name: what it is called.
         bank: where each direction stands.
+        scout: the warm-up's inversion of every direction.
         first: a round's first inversion; again: the others.
-        carry_cost: whether an inversion starts at the cost at which the direction's last one ended.
-        keep_missed: whether one that missed the rate is gone on from too.
+        goes_on: whether an inversion goes on from where the direction last had a trigger; else it starts at random,
+            and what missed the rate is kept too.
+        carry_cost: whether it starts at the cost at which the last one ended.
         stamped: on how many images of each source class it is stamped in a step.
         most_stamped: at most on so many in all.
         largest: share of the image, 0 to 1, that the mask of a stamped one may cover.
     """
 
+    name: str
     bank: TriggerBank
+    scout: InversionConfig
     first: InversionConfig
     again: InversionConfig
+    goes_on: bool
     carry_cost: bool
-    keep_missed: bool
     stamped: int
     most_stamped: int
     largest: float
@@ -54,7 +59,7 @@ class Kind:
         *,
         again: bool,
     ) -> Inverted:
-        """Invert a trigger for each of ``directions`` from where it stands, and keep it as the next start.
+        """Invert a trigger for each of ``directions``, and keep it.
 
         Args:
             inverter: of the model.
@@ -67,10 +72,10 @@ class Kind:
             drawn,
             [target for _, target in directions],
             config,
-            start=self.bank.start(directions),
+            start=self.bank.start(directions) if self.goes_on else None,
             cost=self.bank.start_costs(directions, config.initial_cost) if self.carry_cost else None,
         )
-        self.bank.keep(directions, found, missed=self.keep_missed)
+        self.bank.keep(directions, found, missed=not self.goes_on)
         return found
 
     def stamps(self, triggers: Mapping[Direction, Trigger], classes: int) -> list[Stamp]:
@@ -93,34 +98,36 @@ class Kind:
 def of_pixels(config: MothConfig, bank: TriggerBank) -> Kind:
     """Return the paper's triggers, which start from those in ``bank``."""
     return Kind(
+        "pixels",
         bank,
+        config.scout,
         config.inversion,
         config.refresh,
+        goes_on=True,
         carry_cost=config.carry_cost,
-        keep_missed=False,
         stamped=config.stamped,
         most_stamped=config.room,
         largest=config.largest_stamp,
     )
 
 
-def of_patches(config: MothConfig, classes: int, shape: Sequence[int], generator: torch.Generator) -> Kind:
-    """Return patches, which start at random: a few steps do not find one, so that each round goes on where it stood.
+def of_patches(config: MothConfig, classes: int, shape: Sequence[int]) -> Kind:
+    """Return patches; each inversion starts at random, as one that goes on loses sight of what was taught.
 
     Args:
         config: one that is ``sized``.
         classes: of the model.
         shape: channels, height and width of an image.
-        generator: on the CPU.
     """
-    start = torch.rand((classes, 1 + shape[0], *shape[1:]), generator=generator)
-    start[:, 0] *= config.patch.start_mask
+    nothing = torch.zeros(classes, 1 + shape[0], *shape[1:])
     return Kind(
-        TriggerBank(start),
+        "patches",
+        TriggerBank(nothing),
         config.patch,
         config.patch,
-        carry_cost=True,
-        keep_missed=True,
+        config.patch,
+        goes_on=False,
+        carry_cost=False,
         stamped=config.patch_stamped * config.stamped,
         most_stamped=config.room,
         largest=config.largest_stamp,

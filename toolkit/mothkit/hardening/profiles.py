@@ -213,7 +213,7 @@ DEFAULT = MothConfig(
     inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
     patches_every=2,
     patch_stamped=2,
-    patch=InversionConfig(steps=30, initial_cost=0.02, patience=5, start_mask=0.3, start_margin=1e-3),
+    patch=InversionConfig(steps=30, initial_cost=0.02, control="updates", gain=0.05, start_mask=0.3),
     weakest_per_round=1,
 )
 """The default profile: all universal triggers at once, then a look at every pair; four pairs a round, one of them the

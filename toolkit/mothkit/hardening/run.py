@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ from mothkit.pgd import PgdConfig, pgd_examples
 _SHOWN = 32  # images that the plan of inversions goes by
 _OF_BUDGET = 0.85  # the rest is for what a plan gets wrong
 _FOR_WARM_UP = 0.25  # share of the time left that the universal triggers may take
-_FOR_SCOUTING = 0.1  # the same of the look at every pair after them
+_FOR_SCOUTING = 0.05  # the same of the look at every pair after them, for each kind of trigger
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +54,7 @@ class Run:
     pace: Pace
     extent: Extent
     shortened: bool = False
-    scouted: int = 0
+    scouted: dict[str, int] = field(default_factory=dict)
     _table: PairTable | None = None
     _pixels: Kind | None = None
     _patches: Kind | None = None
@@ -133,9 +133,9 @@ class Run:
 
     @property
     def patches(self) -> Kind:
-        """The patches so far, which start at random."""
+        """The patches so far."""
         if self._patches is None:
-            self._patches = of_patches(self.config, self.classes, self.images.shape, self.generator)
+            self._patches = of_patches(self.config, self.classes, self.images.shape)
         return self._patches
 
     def is_done(self) -> bool:
@@ -158,23 +158,27 @@ class Run:
         self._pixels = of_pixels(self.config, universals.bank(self.config, self.generator))
         self._table = universals.table()
         if self.config.scout_images and any(source is not None for source, _ in usual):
-            self._scout(per_image)
+            self._scout(self.pixels, self.table.update_by_scout, per_image=per_image)
+            if self.config.patches_every:
+                self._scout(self.patches, self.table.update_by_patch, per_image=per_image)
         if self.budget.seconds is not None and self.budget.steps is None:
             self._plan(usual, per_image)
         self._train_on(universals)
 
-    def _scout(self, per_image: float) -> None:
-        """Take in the sizes of every direction, or of as many as a share of the time allows, and their triggers."""
-        self.emit(PhaseStarted("warm-up: every pair"))
+    def _scout(self, kind: Kind, learn: Callable[[int, int, float], None], *, per_image: float) -> None:
+        """Let the table ``learn`` the sizes of every direction, or of as many as a share of the time allows."""
+        self.emit(PhaseStarted(f"warm-up: every pair, {kind.name}"))
         left = self.pace.left(self.config.candidates)
         work = _FOR_SCOUTING * left / max(per_image, 1e-12)
-        scouted = scout(self.inverter, self.config, self.classes, work=work, emit=self.emit)
+        images = self.config.scout_images
+        scouted = scout(self.inverter, kind.scout, images, self.classes, work=work, emit=self.emit)
         if scouted is None:
             return
         directions, found = scouted
-        self.scouted = len(directions)
-        self.table.scouted(directions, found)
-        self.pixels.bank.keep(directions, found)
+        self.scouted[kind.name] = len(directions)
+        for (source, target), size in zip(directions, found.size.tolist(), strict=True):
+            learn(source, target, size)
+        kind.bank.keep(directions, found, missed=not kind.goes_on)
 
     def _fit_warm_up(self) -> None:
         """Cut the warm-up to a share of the time."""
@@ -225,7 +229,7 @@ class Run:
             self._train(usable_stamps([aim], largest=self.config.largest_stamp))
 
     def round(self, directions: Sequence[Direction]) -> None:
-        """Invert the ``directions``, train on stamped images, take in the sizes; those of patches tell of no pair.
+        """Invert the ``directions``, train on stamped images, take in the sizes; those of patches update no distance.
 
         What the other kind's last round found of a direction is stamped too.
         """
@@ -244,14 +248,14 @@ class Run:
                 drawn = [self._draw(direction) for direction in directions]
                 found = kind.invert(self.inverter, directions, drawn, again=not whole)
                 whole = not bool(found.found.all())
-                sizes.append(torch.where(found.found, found.mask_l1, torch.nan))
+                sizes.append(found.size)
                 fresh = {direction: found.trigger(row) for row, direction in enumerate(directions)}
             self._train([*kind.stamps(fresh, self.classes), *stale])
-        if kind is self.pixels:
-            means = torch.stack(sizes).nanmean(0).tolist()
-            for each, (_, target), size in zip(sources, directions, means, strict=True):
-                for source in each:
-                    self.table.update(source, target, size)
+        learn = self.table.update if kind is self.pixels else self.table.update_by_patch
+        means = torch.stack(sizes).nanmean(0).tolist()
+        for each, (_, target), size in zip(sources, directions, means, strict=True):
+            for source in each:
+                learn(source, target, size)
         self.rounds += 1
         self.pace.took(self.budget.now() - began)
         self._report(directions, sizes[-1])
@@ -370,7 +374,7 @@ class Run:
         self.judge.tried = [Candidate(*each) for each in state["tried"]]
         self.rounds = int(state["rounds"])
         self.extent = Extent(**state["extent"])
-        self.scouted = int(state["scouted"])
+        self.scouted = dict(state["scouted"])
         self.pace.started -= float(state["spent"])  # the budget is for all sittings together
         self.shortened = bool(state["shortened"])
         self.generator.set_state(state["generator"])

@@ -33,6 +33,11 @@ class Inverted:
     loss_end: tuple[Tensor, ...]
     cost: Tensor
 
+    @property
+    def size(self) -> Tensor:
+        """[K], in pixels; nan where nothing was found."""
+        return torch.where(self.found, self.mask_l1, torch.nan)
+
     def trigger(self, k: int) -> Trigger:
         """Return the trigger of task ``k``."""
         return Trigger(self.masks[k], self.patterns[k])
