@@ -40,7 +40,7 @@ from mothkit.triggers.filters import FILTERS
 FIGURE = DOCUMENT.parent / "fig12.svg"
 SMALL = ("cnn3", "resnet20", "cnn3", "resnet18")  # torchvision's ResNet-18 takes 32 pixels too, if coarsely
 LARGE = ("resnet18", "resnet50", "densenet121", "googlenet")
-VICTIMS, TRAIN, CLEAN, TEST = 16, 500, 25, 5000
+VICTIMS, TRAIN, CLEAN, TEST = 16, 2000, 100, 5000  # TrojAI has 2,200 to 6,700 training images a class
 BACKDOORBENCH = {
     "batch_size": 256,
     "learning_rate": 0.01,
@@ -83,7 +83,7 @@ def recipe(number: int, network: str, side: int) -> Recipe:
         clean=CLEAN,
         test=-(-TEST // classes),
     )
-    return Recipe(attack=attack, data=data, network=network, training=FitConfig(epochs=8), seed=number)
+    return Recipe(attack=attack, data=data, network=network, training=FitConfig(epochs=4), seed=number)
 
 
 def victims(networks: Sequence[str], side: int) -> list[Victim]:
