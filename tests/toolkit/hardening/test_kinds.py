@@ -15,7 +15,7 @@ CONFIG = replace(DEFAULT, training=TrainingConfig(batch_size=20), most_stamped=0
 
 def kinds(config: MothConfig = CONFIG) -> tuple[Kind, Kind]:
     pixels = of_pixels(config, TriggerBank(torch.rand(4, 4, 16, 16)))
-    return pixels, of_patches(config, 4, (3, 16, 16))
+    return pixels, of_patches(config, (3, 16, 16))
 
 
 def trigger(share: float) -> Trigger:

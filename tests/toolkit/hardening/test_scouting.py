@@ -99,6 +99,12 @@ def test_moth_scouts_every_pair_once_and_says_so(classifier: Classifier) -> None
     assert looked[1] not in phases
 
 
+def test_scouting_takes_no_more_than_a_share_of_what_the_rounds_take(classifier: Classifier) -> None:
+    long = replace(SHORT.scout, steps=3 * SHORT.scout.steps)
+    scouted, _ = harden(classifier, replace(SHORT, scout=long, steps_per_class=2))
+    assert 0 < scouted["pixels"] < ALL == scouted["patches"]
+
+
 def test_neither_the_papers_profile_nor_universal_triggers_scout(classifier: Classifier) -> None:
     small = replace(
         PAPER, warm_up=replace(PAPER.warm_up, steps=10), inversion=replace(PAPER.inversion, steps=10), views=1

@@ -111,15 +111,14 @@ def of_pixels(config: MothConfig, bank: TriggerBank) -> Kind:
     )
 
 
-def of_patches(config: MothConfig, classes: int, shape: Sequence[int]) -> Kind:
+def of_patches(config: MothConfig, shape: Sequence[int]) -> Kind:
     """Return patches; each inversion starts at random, as one that goes on loses sight of what was taught.
 
     Args:
         config: one that is ``sized``.
-        classes: of the model.
         shape: channels, height and width of an image.
     """
-    nothing = torch.zeros(classes, 1 + shape[0], *shape[1:])
+    nothing = torch.zeros(1, 1 + shape[0], *shape[1:])  # that any would start from
     return Kind(
         "patches",
         TriggerBank(nothing),

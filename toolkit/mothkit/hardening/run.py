@@ -34,6 +34,7 @@ _SHOWN = 32  # images that the plan of inversions goes by
 _OF_BUDGET = 0.85  # the rest is for what a plan gets wrong
 _FOR_WARM_UP = 0.25  # share of the time left that the universal triggers may take
 _FOR_SCOUTING = 0.05  # the same of the look at every pair after them, for each kind of trigger
+_MOST_SCOUTING = 0.5  # of the images that the profile's rounds take; it binds from some 70 classes on
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +136,7 @@ class Run:
     def patches(self) -> Kind:
         """The patches so far."""
         if self._patches is None:
-            self._patches = of_patches(self.config, self.classes, self.images.shape)
+            self._patches = of_patches(self.config, self.images.shape)
         return self._patches
 
     def is_done(self) -> bool:
@@ -158,18 +159,20 @@ class Run:
         self._pixels = of_pixels(self.config, universals.bank(self.config, self.generator))
         self._table = universals.table()
         if self.config.scout_images and any(source is not None for source, _ in usual):
-            self._scout(self.pixels, self.table.update_by_scout, per_image=per_image)
+            left = self.pace.left(self.config.candidates)
+            steps = self.config.total_steps(len(self.images), self.classes)
+            most = _MOST_SCOUTING * steps / self.config.steps_per_round * self._work_of_round(usual)
+            work = min(_FOR_SCOUTING * left / max(per_image, 1e-12), most)
+            self._scout(self.pixels, self.table.update_by_scout, work=work)
             if self.config.patches_every:
-                self._scout(self.patches, self.table.update_by_patch, per_image=per_image)
+                self._scout(self.patches, self.table.update_by_patch, work=work)
         if self.budget.seconds is not None and self.budget.steps is None:
             self._plan(usual, per_image)
         self._train_on(universals)
 
-    def _scout(self, kind: Kind, learn: Callable[[int, int, float], None], *, per_image: float) -> None:
-        """Let the table ``learn`` the sizes of every direction, or of as many as a share of the time allows."""
+    def _scout(self, kind: Kind, learn: Callable[[int, int, float], None], *, work: float) -> None:
+        """Let the table ``learn`` the sizes of every direction, or of as many as ``work`` images allow."""
         self.emit(PhaseStarted(f"warm-up: every pair, {kind.name}"))
-        left = self.pace.left(self.config.candidates)
-        work = _FOR_SCOUTING * left / max(per_image, 1e-12)
         images = self.config.scout_images
         scouted = scout(self.inverter, kind.scout, images, self.classes, work=work, emit=self.emit)
         if scouted is None:
@@ -202,13 +205,7 @@ class Run:
             per_image: seconds that one image of one inversion step takes, as the warm-up showed.
         """
         left = _OF_BUDGET * self.pace.left(self.config.candidates)
-        inverted = sum(
-            min(self._most(direction), self.sampler.count(source))
-            for direction in usual
-            for source in sources_of(direction, self.classes)
-        )
-        images = self.config.images_a_round(inverted)
-        rounds = int(left / max(images * per_image, 1e-9))
+        rounds = int(left / max(self._work_of_round(usual) * per_image, 1e-9))
         planned = self.extent.targets + rounds * self.config.steps_per_round
         if planned < self.trainer.total:
             self.trainer.total = planned
@@ -218,6 +215,15 @@ class Run:
             elif self.extent == whole_extent(self.inverter, self.config, self.classes):
                 text += f"; --steps {planned} repeats them"
             self.emit(Note(text))
+
+    def _work_of_round(self, usual: Sequence[Direction]) -> int:
+        """Return what a round of the ``usual`` directions costs, in images of one inversion step."""
+        inverted = sum(
+            min(self._most(direction), self.sampler.count(source))
+            for direction in usual
+            for source in sources_of(direction, self.classes)
+        )
+        return self.config.images_a_round(inverted)
 
     def _train_on(self, universals: Universals) -> None:
         """Train one step against each of the ``universals``."""
