@@ -272,10 +272,14 @@ def test_the_weakest_by_patches_come_after_the_weakest_by_pixels() -> None:
     assert pairs.choose_weakest(1, 4) == [(1, 2)]  # no patch is known
     pairs.update_by_patch(3, 1, 7.0)
     pairs.update_by_patch(2, 1, 8.0)
-    pairs.update_by_patch(3, 1, NAN)  # none was found this time: it keeps the size that it had
     assert pairs.choose_weakest(1, 4) == [(1, 2), (1, 3)]
     assert pairs.choose_weakest(2, 4) == [(1, 2), (0, 3), (1, 3)]
     assert pairs.choose_weakest(2, 2) == [(1, 2), (0, 3)]
+    pairs.update_by_patch(3, 2, 10.0)
+    pairs.update_by_patch(3, 1, NAN)  # none was found this time: it makes room for the next
+    assert pairs.choose_weakest(1, 4) == [(1, 2)]  # whose patch is the smallest known, too
+    pairs.update_by_patch(2, 1, NAN)
+    assert pairs.choose_weakest(1, 4) == [(1, 2), (2, 3)]
     before = pairs.size.clone()
     pairs.update_by_patch(0, 1, 1.0)
     assert torch.equal(pairs.size, before)  # a patch is no class distance

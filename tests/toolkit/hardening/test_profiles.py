@@ -94,4 +94,4 @@ def test_a_round_costs_what_both_kinds_of_triggers_cost_on_average() -> None:
 
 
 def test_the_papers_profile_knows_no_patches() -> None:
-    assert PAPER.patches_every == 0
+    assert DEFAULT.patches_every == PAPER.patches_every == 0

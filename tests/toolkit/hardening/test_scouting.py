@@ -20,6 +20,7 @@ ALL = CLASSES * (CLASSES - 1)
 NEAR, FAR = 1, 2  # the model is told to think of them first and last
 SHORT = replace(
     DEFAULT,
+    patches_every=2,
     warm_up=replace(DEFAULT.warm_up, steps=10),
     training=replace(DEFAULT.training, batch_size=24),
     views=1,

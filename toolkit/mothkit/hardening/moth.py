@@ -19,7 +19,8 @@ class Moth(InRounds):
     def choose(self, run: Run) -> list[Direction]:
         """Return both directions of the weakest and the most promising pairs; see ``pairs.py`` for the rules."""
         config, table = self.config, run.table
-        weakest = table.choose_weakest(config.weakest_per_round, config.pairs_per_round)
+        most = max(min(config.weakest_per_round, config.pairs_per_round), config.pairs_per_round - 1)
+        weakest = table.choose_weakest(config.weakest_per_round, most)
         count = config.pairs_per_round - len(weakest)
         if config.choice == "ucb":
             return both_ways(weakest + table.choose_by_bound(count, width=config.ucb_width, without=weakest))

@@ -16,6 +16,8 @@ from mothkit.inversion.found import Inverted
 
 Pair = tuple[int, int]
 
+_MISSED = 1.5
+
 
 @dataclass(slots=True, eq=False)
 class PairTable:
@@ -134,9 +136,13 @@ class PairTable:
             self.size[source, target] = mask_l1
 
     def update_by_patch(self, source: int, target: int, mask_l1: float) -> None:
-        """Take in the size of the newest patch of one direction; nan where none was found."""
-        if not math.isnan(mask_l1):
-            self.patch[source, target] = mask_l1
+        """Take in the size of the newest patch of one direction; nan where none was found.
+
+        A miss says that more is needed than was known: the size counts as half as large again, so that a pair that is
+        hardened makes room for others.
+        """
+        known = float(self.patch[source, target])
+        self.patch[source, target] = _MISSED * known if math.isnan(mask_l1) else mask_l1
 
     def update(self, source: int, target: int, mask_l1: float) -> None:
         """Take in the size of the newest trigger of one direction; nan where none was found.

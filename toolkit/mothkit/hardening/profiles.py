@@ -24,6 +24,7 @@ _COUNTS = (
     "patch_stamped",
 )
 PairChoice = Literal["paper", "ucb"]
+_COSTED = 32 * 32  # pixels of the images for which a patch's cost is given
 _TRAINING_COST = 2.0  # of an image in a training step, against one in an inversion step
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
@@ -71,12 +72,13 @@ class MothConfig:
         inversion_images: images of a source class that a pair's trigger is made on.
         carry_cost: whether a direction's inversion starts at the cost at which its last one ended.
         patches_every: every so many rounds triggers are patches that may lie anywhere; 0 for never (paper: never).
-        patch: inversion of these; its ``cell`` and ``roam`` come from the two shares.
+        patch: inversion of these; its cost is for images of 32 x 32, its ``cell`` and ``roam`` come from the shares.
         patch_cell: edge of the squares of one colour, share of the images' shorter side.
         patch_roam: how far from its place a patch may lie, in both directions, share of the same.
         patch_stamped: how many times as many images are stamped with patches, per direction and step.
         pairs_per_round: pairs hardened together (paper: 1).
-        weakest_per_round: as many of them are those with the smallest trigger known (paper: 0).
+        weakest_per_round: as many of them are those with the smallest trigger known, and as many those with the
+            smallest patch (paper: 0).
         steps_per_round: training steps of a round (paper: 3).
         inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
         stamped: images stamped per direction and step.
@@ -177,9 +179,10 @@ class MothConfig:
         )
 
     def sized(self, shape: Sequence[int]) -> "MothConfig":
-        """Return the same with patches for images of ``shape`` [C, H, W]."""
+        """Return the same with patches for images of ``shape`` [C, H, W]; the more pixels, the less one costs."""
         cell, roam = (round(share * min(shape[1:])) for share in (self.patch_cell, self.patch_roam))
-        return replace(self, patch=replace(self.patch, cell=max(1, cell), roam=roam))
+        cost = self.patch.initial_cost * _COSTED / math.prod(shape[1:])
+        return replace(self, patch=replace(self.patch, cell=max(1, cell), roam=roam, initial_cost=cost))
 
     @property
     def room(self) -> int:
@@ -211,13 +214,12 @@ DEFAULT = MothConfig(
     scout=replace(QUICK, steps=30, starts=1),
     scout_images=10,
     inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
-    patches_every=2,
     patch_stamped=2,
     patch=InversionConfig(steps=30, initial_cost=0.02, control="updates", gain=0.05, start_mask=0.3),
     weakest_per_round=1,
 )
 """The default profile: all universal triggers at once, then a look at every pair; four pairs a round, one of them the
-weakest known; patches in every second round; warm starts, distillation."""
+weakest known; warm starts, distillation. Without patches, but set for them (docs/moth.md, *Patches*)."""
 
 # The published PyTorch code sums the loss over a direction's images in a batch (about 13), where the engine
 # takes their mean: its costs are divided by that number here.

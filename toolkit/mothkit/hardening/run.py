@@ -33,8 +33,10 @@ from mothkit.pgd import PgdConfig, pgd_examples
 _SHOWN = 32  # images that the plan of inversions goes by
 _OF_BUDGET = 0.85  # the rest is for what a plan gets wrong
 _FOR_WARM_UP = 0.25  # share of the time left that the universal triggers may take
-_FOR_SCOUTING = 0.05  # the same of the look at every pair after them, for each kind of trigger
-_MOST_SCOUTING = 0.5  # of the images that the profile's rounds take; it binds from some 70 classes on
+_FOR_SCOUTING = 0.1  # the same of the look at every pair after them
+_MOST_SCOUTING = (
+    0.5  # of the images that the profile's rounds take; it binds from some 70 classes of 32 images on
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -162,7 +164,8 @@ class Run:
             left = self.pace.left(self.config.candidates)
             steps = self.config.total_steps(len(self.images), self.classes)
             most = _MOST_SCOUTING * steps / self.config.steps_per_round * self._work_of_round(usual)
-            work = min(_FOR_SCOUTING * left / max(per_image, 1e-12), most)
+            kinds = 2 if self.config.patches_every else 1
+            work = min(_FOR_SCOUTING / kinds * left / max(per_image, 1e-12), most)
             self._scout(self.pixels, self.table.update_by_scout, work=work)
             if self.config.patches_every:
                 self._scout(self.patches, self.table.update_by_patch, work=work)
@@ -212,9 +215,15 @@ class Run:
             text = f"the time budget allows {planned} training steps"
             if rounds == 0:
                 self.shortened, text = True, "the time budget allows no round after the warm-up"
-            elif self.extent == whole_extent(self.inverter, self.config, self.classes):
+            elif self._is_whole():
                 text += f"; --steps {planned} repeats them"
             self.emit(Note(text))
+
+    def _is_whole(self) -> bool:
+        """Return whether time cut nothing of the warm-up."""
+        directions = self.classes * (self.classes - 1)
+        extent = whole_extent(self.inverter, self.config, self.classes)
+        return self.extent == extent and all(count == directions for count in self.scouted.values())
 
     def _work_of_round(self, usual: Sequence[Direction]) -> int:
         """Return what a round of the ``usual`` directions costs, in images of one inversion step."""
@@ -256,7 +265,7 @@ class Run:
                 whole = not bool(found.found.all())
                 sizes.append(found.size)
                 fresh = {direction: found.trigger(row) for row, direction in enumerate(directions)}
-            self._train([*kind.stamps(fresh, self.classes), *stale])
+            self._train(kind.stamps(fresh, self.classes), stale)
         learn = self.table.update if kind is self.pixels else self.table.update_by_patch
         means = torch.stack(sizes).nanmean(0).tolist()
         for each, (_, target), size in zip(sources, directions, means, strict=True):
@@ -290,8 +299,12 @@ class Run:
         sources = sources_of(direction, self.classes)
         return torch.cat([self.sampler.draw([source], self._most(direction)) for source in sources])
 
-    def _train(self, stamps: Sequence[Stamp]) -> None:
-        batch = self.sampler.batch(in_turn(stamps, self.trainer.done, self.config.room))
+    def _train(self, stamps: Sequence[Stamp], beside: Sequence[Stamp] = ()) -> None:
+        """Train one step on images with ``stamps``, and where these leave room with those ``beside`` them."""
+        turn = in_turn(stamps, self.trainer.done, self.config.room)
+        left = self.config.room - sum(stamp.count for stamp in turn)
+        fitting = [stamp for stamp in beside if stamp.count <= left]
+        batch = self.sampler.batch([*turn, *in_turn(fitting, self.trainer.done, left)])
         self.trainer.step(self._attacked(batch) if self.config.pgd_eps else batch)
 
     def _attacked(self, batch: Batch) -> Batch:
