@@ -84,6 +84,7 @@ def test_patches_grow_with_the_image() -> None:
     for side, cell, roam in ((32, 4, 6), (224, 28, 42), (4, 1, 1)):
         patch = DEFAULT.sized((3, side, 2 * side)).patch
         assert (patch.cell, patch.roam) == (cell, roam)
+        assert patch.initial_cost * side * 2 * side == pytest.approx(DEFAULT.patch.initial_cost * 32 * 32)
     assert replace(DEFAULT, patch_cell=0.0, patch_roam=0.0).sized((3, 32, 32)).patch.cell == 1
 
 

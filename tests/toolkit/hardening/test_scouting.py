@@ -100,6 +100,22 @@ def test_moth_scouts_every_pair_once_and_says_so(classifier: Classifier) -> None
     assert looked[1] not in phases
 
 
+def test_scouted_patches_are_no_distances(classifier: Classifier) -> None:
+    def sizes(config: MothConfig) -> list[list[float]]:
+        hardened = Moth(config).harden(
+            classifier,
+            IMAGES,
+            generator=torch.Generator().manual_seed(0),
+            device=CPU,
+            emit=lambda _: None,
+            budget=Budget(max_accuracy_drop=100, steps=CLASSES),  # a warm-up alone
+        )
+        found: list[list[float]] = hardened.details["last_mask_l1"]
+        return found
+
+    assert sizes(SHORT) == sizes(replace(SHORT, patches_every=0))
+
+
 def test_scouting_takes_no_more_than_a_share_of_what_the_rounds_take(classifier: Classifier) -> None:
     long = replace(SHORT.scout, steps=3 * SHORT.scout.steps)
     scouted, _ = harden(classifier, replace(SHORT, scout=long, steps_per_class=2))
