@@ -48,22 +48,6 @@ def test_a_failure_keeps_the_trigger_from_before() -> None:
     assert torch.allclose(bank.start([(0, 2)])[0], torch.tensor(0.9))
 
 
-def test_one_that_missed_is_gone_on_from_where_that_is_asked() -> None:
-    bank = TriggerBank(universal())
-    bank.keep([(0, 2)], found(torch.full((1, 4, 2, 2), 0.9), True))
-    bank.keep([(0, 2), (1, 2)], found(torch.full((2, 4, 2, 2), 0.4), False, False), missed=True)
-    assert torch.allclose(bank.start([(0, 2), (1, 2)])[0], torch.tensor(0.4))
-
-
-def test_the_newest_are_those_of_directions_that_had_their_turn() -> None:
-    bank = TriggerBank(universal())
-    bank.keep([(0, 2)], found(torch.full((1, 4, 2, 2), 0.9), True))
-    newest = bank.newest([(0, 2), (1, 2)])
-    assert list(newest) == [(0, 2)]
-    assert newest[0, 2].mask.tolist() == torch.full((1, 2, 2), 0.9).tolist()
-    assert newest[0, 2].pattern.shape == (3, 2, 2)
-
-
 def test_a_bank_goes_on_from_its_state() -> None:
     bank = TriggerBank(universal())
     bank.keep([(0, 2)], found(torch.full((1, 4, 2, 2), 0.9), True))

@@ -43,6 +43,8 @@ SMALL = MothConfig(
     views=1,
     candidates=3,
 )
+EASY = replace(SMALL.inversion, success_rate=0.4, steps=20)
+SUSPICIOUS = replace(SMALL, scout_images=10, scout=EASY, patch=EASY, patch_share=0.999)
 ANY_DROP = Budget(max_accuracy_drop=100)
 
 
@@ -194,7 +196,7 @@ def stop_at(step: int) -> EventSink:
         SMALL,
         replace(SMALL, inversions_per_round=4),
         replace(SMALL, carry_cost=True, choice="ucb"),
-        replace(SMALL, patches_every=2),
+        SUSPICIOUS,
     ],
     ids=["once a round", "refreshed", "carried cost, ucb", "patches"],
 )
@@ -254,48 +256,49 @@ def test_a_carried_cost_is_where_the_next_inversion_of_the_direction_starts(
         assert sorted(begin) == sorted(end)  # a round's pairs come in an order of their own
 
 
-def test_patches_take_turns_with_pixels_and_start_at_random(
+def test_suspects_are_trained_against_in_every_round_by_a_patch_of_its_own_start(
     classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rounds: list[tuple[InversionConfig, tuple[Tensor, Tensor] | None, Inverted]] = []
-
-    def spy(*args: Any, start: tuple[Tensor, Tensor] | None, **given: Any) -> Inverted:
-        found = invert(*args, start=start, **given)
-        if start is not None or args[3].roam:  # not those of the warm-up
-            rounds.append((args[3], start, found))
-        return found
-
-    monkeypatch.setattr(inverting, "invert", spy)
-    patch = replace(SMALL.inversion, steps=3, success_rate=1.0)  # so few that most miss
-    config = replace(SMALL, patches_every=3, patch=patch, pairs_per_round=3, exploration=0)
-    details = harden(classifier, images, config).details
-    kinds = [(inversion.cell, inversion.roam) for inversion, _, _ in rounds]
-    assert kinds == [(1, 2) if (k + 1) % 3 == 0 else (1, 0) for k in range(len(rounds))]  # of images of 8 x 8
-    assert all((start is None) == bool(inversion.roam) for inversion, start, _ in rounds)
-    sizes = {round(float(v), 3) for inversion, _, f in rounds if not inversion.roam for v in f.mask_l1}
-    assert {
-        round(size, 3) for _, _, size in details["last_mask_l1"]
-    } <= sizes  # those of patches are no distances
-
-
-def test_what_the_other_kind_found_last_is_stamped_too(
-    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[list[int]] = []
+    inverted: list[tuple[int, Any]] = []  # of patches: how many, their starts
+    drawn: list[list[tuple[int, tuple[int, ...], int]]] = []
     original = Sampler.batch
 
-    def spy(self: Sampler, stamps: Sequence[Stamp]) -> Batch:
-        drawn.append(sorted(stamp.roam for stamp in stamps))
+    def spy(*args: Any, **given: Any) -> Inverted:
+        if args[3].roam:
+            inverted.append((len(args[2]), given.get("start")))
+        return invert(*args, **given)
+
+    def batches(self: Sampler, stamps: Sequence[Stamp]) -> Batch:
+        drawn.append([(stamp.roam, stamp.classes, stamp.count) for stamp in stamps])
         return original(self, stamps)
 
-    monkeypatch.setattr(Sampler, "batch", spy)
-    pairs = CLASSES * (CLASSES - 1) // 2  # all of them in every round
-    config = replace(SMALL, patches_every=2, pairs_per_round=pairs, largest_stamp=1.0, most_stamped=1.0)
-    config = replace(config, training=replace(config.training, batch_size=8 * pairs), patch_stamped=2)
-    harden(classifier, images, config)
-    rounds = drawn[CLASSES :: config.steps_per_round]
-    assert rounds[0] == [0] * 2 * pairs
-    assert all(roams == [0] * 2 * pairs + [2] * 2 * pairs for roams in rounds[1:]) and len(rounds) > 2
+    monkeypatch.setattr(inverting, "invert", spy)
+    monkeypatch.setattr(Sampler, "batch", batches)
+    most = {"largest_stamp": 1.0, "most_stamped": 1.0}
+    config = replace(SUSPICIOUS, patch_stamped=2, patches_per_round=1, **most)  # type: ignore[arg-type]
+    details = harden(classifier, images, config).details
+    suspects = details["suspects"]
+    assert 1 < len(suspects) <= CLASSES * (CLASSES - 1) // 2  # what is below the median
+    assert all(each["mask_l1"] < 0.999 * each["median_l1"] for each in suspects)
+    assert inverted == [(CLASSES * (CLASSES - 1), None)] + [(1, None)] * details["rounds"]
+    rounds = [
+        [(classes, count) for roam, classes, count in stamps if roam == 2] for stamps in drawn[CLASSES:]
+    ]
+    wanted = [[((each["source"],), 2)] for each in suspects]
+    every = config.steps_per_round
+    assert rounds == [wanted[step // every % len(wanted)] for step in range(len(rounds))]
+    assert all(not any(roam for roam, _, _ in stamps) for stamps in drawn[:CLASSES])
+
+
+def test_a_model_without_suspects_is_hardened_as_if_none_had_been_sought(
+    classifier: Classifier, images: ImageSet
+) -> None:
+    sought = replace(SUSPICIOUS, patch_share=1e-6)
+    weights = [
+        harden(classifier, images, config).classifier.state_dict()
+        for config in (sought, replace(sought, patch_share=0.0))
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mothkit.hardening.pairs import PairTable
+from mothkit.inversion.found import Inverted
 
 NAN = float("nan")
 
@@ -17,13 +18,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def unknown(classes: int) -> Tensor:
-    return torch.full((classes, classes), NAN)
-
-
 def table(classes: int, seed: int = 0) -> PairTable:
     ease, size, growth = torch.rand(3, classes, classes, generator=seeded(seed))
-    return PairTable(ease, size, growth, growth.clone(), torch.zeros(classes, classes), unknown(classes))
+    return PairTable(ease, size, growth, growth.clone(), torch.zeros(classes, classes))
 
 
 def best_pairs(ease: Tensor, growth: Tensor, alpha: float, count: int) -> list[tuple[int, int]]:
@@ -57,13 +54,13 @@ def test_without_exploration_the_best_pairs_are_taken_once_each(
 
 def test_equal_scores_give_the_first_pair_in_row_order_and_the_diagonal_never_counts() -> None:
     best = torch.eye(4) * 99
-    pairs = PairTable(best, torch.zeros(4, 4), best.clone(), best.clone(), torch.zeros(4, 4), unknown(4))
+    pairs = PairTable(best, torch.zeros(4, 4), best.clone(), best.clone(), torch.zeros(4, 4))
     assert pairs.choose(2, exploration=0, alpha=0.5, generator=seeded()) == [(0, 1), (0, 2)]
     assert pairs.choose_by_bound(2, width=0) == [(0, 1), (0, 2)]
 
 
 def test_alpha_moves_the_choice_from_ease_to_growth() -> None:
-    pairs = PairTable(*torch.zeros(6, 3, 3))
+    pairs = PairTable(*torch.zeros(5, 3, 3))
     pairs.ease[2, 0] = 1.0  # one direction is enough
     pairs.growth[1, 2] = 1.0
     assert pairs.choose(1, exploration=0, alpha=0.4, generator=seeded()) == [(0, 2)]
@@ -107,7 +104,7 @@ def test_the_same_generator_chooses_the_same() -> None:
 
 def test_the_bound_is_the_mean_gain_and_what_visits_leave_open() -> None:
     """Three pairs, worked by hand: N = 3 + 1 + 1 visits, the warm-up's counted; sqrt(2 ln 5) is 1.794."""
-    pairs = PairTable(*torch.zeros(6, 3, 3))
+    pairs = PairTable(*torch.zeros(5, 3, 3))
     pairs.gain[0, 1], pairs.gain[1, 0] = 0.8, 0.4  # mean 0.6
     pairs.gain[2, 0] = 0.5  # mean 0.25
     pairs.visits[0, 1] = pairs.visits[1, 0] = 2.0
@@ -252,37 +249,16 @@ def test_the_weakest_pairs_are_those_with_the_smallest_trigger_in_either_directi
 ) -> None:
     pairs = table(classes, seed)
     pairs.size[torch.rand(classes, classes, generator=seeded(seed)) < 0.3] = NAN  # none was found
-    chosen = pairs.choose_weakest(count, 99)
+    chosen = pairs.choose_weakest(count)
     both = {(s, t): [pairs.size[s, t], pairs.size[t, s]] for s, t in combinations(range(classes), 2)}
     smallest = {
-        pair: min(float(x) for x in sizes if not x.isnan())
+        pair: min((float(x) for x in sizes if not x.isnan()), default=math.inf)
         for pair, sizes in both.items()
-        if not all(x.isnan() for x in sizes)
     }
     assert len(set(chosen)) == len(chosen) == min(count, len(smallest))
     rest = [size for pair, size in smallest.items() if pair not in chosen]
     assert max((smallest[pair] for pair in chosen), default=0) <= min(rest, default=math.inf)
     assert all(pairs.visits[s, t] == pairs.visits[t, s] == 1 for s, t in chosen)
-
-
-def test_the_weakest_by_patches_come_after_the_weakest_by_pixels() -> None:
-    pairs = table(4)
-    pairs.size.fill_(9.0)
-    pairs.size[2, 1], pairs.size[0, 3] = 2.0, 3.0
-    assert pairs.choose_weakest(1, 4) == [(1, 2)]  # no patch is known
-    pairs.update_by_patch(3, 1, 7.0)
-    pairs.update_by_patch(2, 1, 8.0)
-    assert pairs.choose_weakest(1, 4) == [(1, 2), (1, 3)]
-    assert pairs.choose_weakest(2, 4) == [(1, 2), (0, 3), (1, 3)]
-    assert pairs.choose_weakest(2, 2) == [(1, 2), (0, 3)]
-    pairs.update_by_patch(3, 2, 10.0)
-    pairs.update_by_patch(3, 1, NAN)  # none was found this time: it makes room for the next
-    assert pairs.choose_weakest(1, 4) == [(1, 2)]  # whose patch is the smallest known, too
-    pairs.update_by_patch(2, 1, NAN)
-    assert pairs.choose_weakest(1, 4) == [(1, 2), (2, 3)]
-    before = pairs.size.clone()
-    pairs.update_by_patch(0, 1, 1.0)
-    assert torch.equal(pairs.size, before)  # a patch is no class distance
 
 
 @pytest.mark.parametrize("rule", ["paper", "ucb"])
@@ -301,9 +277,19 @@ def test_a_pair_that_has_its_place_already_is_not_chosen_again(rule: str) -> Non
 
 def test_scouting_tells_sizes_and_leaves_what_it_did_not_find() -> None:
     pairs = PairTable.after_warm_up(torch.zeros(3, 3), torch.tensor([9.0, 9.0, 8.0]))
+    triggers = torch.zeros(2, 1, 2, 2)
+    found = Inverted(
+        masks=triggers,
+        patterns=triggers,
+        mask_l1=torch.tensor([2.0, 1.0]),
+        success_rate=torch.ones(2),
+        found=torch.tensor([True, False]),
+        cost=torch.ones(2),
+        loss_start=(torch.ones(1), torch.ones(1)),
+        loss_end=(torch.ones(1), torch.ones(1)),
+    )
     growth = pairs.growth.clone()
-    pairs.update_by_scout(2, 1, 2.0)
-    pairs.update_by_scout(0, 1, NAN)
+    pairs.scouted([(2, 1), (0, 1)], found)
     assert (pairs.size[2, 1], pairs.size[0, 1]) == (2, 9)
     assert torch.equal(pairs.growth, growth)
-    assert pairs.choose_weakest(1, 1) == [(1, 2)]
+    assert pairs.choose_weakest(1) == [(1, 2)]

@@ -49,7 +49,8 @@ def test_steps_go_by_classes_or_by_epochs_and_leave_room_for_a_round() -> None:
         ({"ucb_width": -0.1}, "ucb_width is -0.1, not at least 0"),
         ({"exploration": 1.1}, "exploration"),
         ({"warm_up_stamped": -0.1}, "warm_up_stamped"),
-        ({"patches_every": -1}, "patches_every is -1, not at least 0"),
+        ({"patch_share": 1.0}, "patch_share is 1.0, not in "),
+        ({"patches_per_round": 0}, "patches_per_round is 0, not at least 1"),
         ({"patch_cell": 0.6}, r"patch_cell is 0.6, not in \[0, 0.5\]"),
         ({"patch_roam": -0.1}, "patch_roam"),
         ({"largest_stamp": 0.0}, "largest_stamp"),
@@ -88,11 +89,10 @@ def test_patches_grow_with_the_image() -> None:
     assert replace(DEFAULT, patch_cell=0.0, patch_roam=0.0).sized((3, 32, 32)).patch.cell == 1
 
 
-def test_a_round_costs_what_both_kinds_of_triggers_cost_on_average() -> None:
-    pixels, patches = (replace(DEFAULT, patches_every=n).images_a_round(100) for n in (0, 1))
-    assert patches - pixels == 100 * (DEFAULT.patch.steps - DEFAULT.inversion.steps)
-    assert replace(DEFAULT, patches_every=2).images_a_round(100) == (pixels + patches) / 2
+def test_a_round_costs_what_both_kinds_of_triggers_cost() -> None:
+    pixels, both = DEFAULT.images_a_round(100), DEFAULT.images_a_round(100, 20)
+    assert both - pixels == 20 * DEFAULT.patch.steps
 
 
-def test_the_papers_profile_knows_no_patches() -> None:
-    assert DEFAULT.patches_every == PAPER.patches_every == 0
+def test_the_papers_profile_seeks_no_patches() -> None:
+    assert 0 == PAPER.patch_share < DEFAULT.patch_share

@@ -8,7 +8,9 @@ from mothkit.events import Event, PhaseStarted
 from mothkit.hardening.base import Budget
 from mothkit.hardening.inverting import Inverter
 from mothkit.hardening.moth import Moth
+from mothkit.hardening.pairwise import Pairwise
 from mothkit.hardening.profiles import DEFAULT, PAPER, MothConfig
+from mothkit.hardening.rounds import InRounds
 from mothkit.hardening.scouting import scout
 from mothkit.hardening.training import Sampler
 from mothkit.hardening.universal import Universal
@@ -20,7 +22,6 @@ ALL = CLASSES * (CLASSES - 1)
 NEAR, FAR = 1, 2  # the model is told to think of them first and last
 SHORT = replace(
     DEFAULT,
-    patches_every=2,
     warm_up=replace(DEFAULT.warm_up, steps=10),
     training=replace(DEFAULT.training, batch_size=24),
     views=1,
@@ -41,9 +42,9 @@ def inverter(classifier: Classifier) -> Inverter:
 
 
 def harden(
-    classifier: Classifier, config: MothConfig, *, method: type[Moth | Universal] = Moth
-) -> tuple[dict[str, int], list[str]]:
-    """Return how many directions were scouted, by the kind of trigger, and the phases that the run told of."""
+    classifier: Classifier, config: MothConfig, *, method: type[InRounds] = Moth
+) -> tuple[int, list[str]]:
+    """Return how many directions were scouted, and the phases that the run told of."""
     phases: list[str] = []
 
     def emit(event: Event) -> None:
@@ -58,7 +59,8 @@ def harden(
         emit=emit,
         budget=Budget(max_accuracy_drop=100, steps=8),
     )
-    return hardened.details["scouted_directions"], phases
+    scouted: int = hardened.details["scouted_directions"]
+    return scouted, phases
 
 
 def test_scouting_ranks_the_near_before_the_far_as_a_whole_measurement_does(classifier: Classifier) -> None:
@@ -90,41 +92,30 @@ def test_work_bounds_how_many_directions_are_scouted(classifier: Classifier) -> 
     assert scout(looking, config, images, CLASSES, work=0.9 * each, emit=lambda _: None) is None
 
 
-def test_moth_scouts_every_pair_once_and_says_so(classifier: Classifier) -> None:
+def test_moth_scouts_every_pair_once_by_pixels_and_by_patches_and_says_so(classifier: Classifier) -> None:
     scouted, phases = harden(classifier, SHORT)
-    assert scouted == {"pixels": ALL, "patches": ALL}
-    looked = ["warm-up: every pair, pixels", "warm-up: every pair, patches"]
+    assert scouted == ALL
+    looked = ["warm-up: every pair", "warm-up: every pair by patches"]
     assert [name for name in phases if "pair" in name] == [*looked, "harden pairs"]
-    alone, phases = harden(classifier, replace(SHORT, patches_every=0))
-    assert alone == {"pixels": ALL}
+    scouted, phases = harden(classifier, replace(SHORT, patch_share=0.0))
+    assert scouted == ALL
     assert looked[1] not in phases
-
-
-def test_scouted_patches_are_no_distances(classifier: Classifier) -> None:
-    def sizes(config: MothConfig) -> list[list[float]]:
-        hardened = Moth(config).harden(
-            classifier,
-            IMAGES,
-            generator=torch.Generator().manual_seed(0),
-            device=CPU,
-            emit=lambda _: None,
-            budget=Budget(max_accuracy_drop=100, steps=CLASSES),  # a warm-up alone
-        )
-        found: list[list[float]] = hardened.details["last_mask_l1"]
-        return found
-
-    assert sizes(SHORT) == sizes(replace(SHORT, patches_every=0))
 
 
 def test_scouting_takes_no_more_than_a_share_of_what_the_rounds_take(classifier: Classifier) -> None:
     long = replace(SHORT.scout, steps=3 * SHORT.scout.steps)
     scouted, _ = harden(classifier, replace(SHORT, scout=long, steps_per_class=2))
-    assert 0 < scouted["pixels"] < ALL == scouted["patches"]
+    assert 0 < scouted < ALL
 
 
 def test_neither_the_papers_profile_nor_universal_triggers_scout(classifier: Classifier) -> None:
     small = replace(
         PAPER, warm_up=replace(PAPER.warm_up, steps=10), inversion=replace(PAPER.inversion, steps=10), views=1
     )
-    assert harden(classifier, small)[0] == {}
-    assert harden(classifier, SHORT, method=Universal)[0] == {}
+    for scouted, phases in (harden(classifier, small), harden(classifier, SHORT, method=Universal)):
+        assert scouted == 0
+        assert not [name for name in phases if "every pair" in name]
+
+
+def test_the_methods_that_moth_is_compared_with_seek_no_patches(classifier: Classifier) -> None:
+    assert "warm-up: every pair by patches" not in harden(classifier, SHORT, method=Pairwise)[1]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from mothkit.inversion.found import Inverted
-from mothkit.triggers.patch import Trigger
 
 Direction = tuple[int | None, int]
 """Source class, target class; None stands for all classes but the target."""
@@ -50,22 +49,18 @@ class TriggerBank:
         values = torch.stack([self.own.get(d, self.universal[d[1]]) for d in directions])
         return values[:, :1], values[:, 1:]
 
-    def newest(self, directions: Sequence[Direction]) -> dict[Direction, Trigger]:
-        """Return the newest trigger of each of ``directions`` that had its turn."""
-        return {d: Trigger(self.own[d][:1], self.own[d][1:]) for d in directions if d in self.own}
-
     def start_costs(self, directions: Sequence[Direction], initial: float) -> Tensor:
         """Return the costs [K] to start from: where the last inversion ended, ``initial`` where there was none."""
         return torch.tensor([self.costs.get(direction, initial) for direction in directions])
 
-    def keep(self, directions: Sequence[Direction], found: Inverted, *, missed: bool = False) -> None:
-        """Take in what was found; a direction without a trigger keeps the one that it had, unless ``missed`` are kept.
+    def keep(self, directions: Sequence[Direction], found: Inverted) -> None:
+        """Take in what was found; a direction without a trigger keeps the one that it had.
 
         Its cost is taken in all the same: one at which nothing was found fell meanwhile, and would be too high again.
         """
         for k, direction in enumerate(directions):
             self.costs[direction] = float(found.cost[k])
-            if missed or bool(found.found[k]):
+            if bool(found.found[k]):
                 self.own.pop(direction, None)
                 self.own[direction] = torch.cat([found.masks[k], found.patterns[k]])
         most = max(1, self.room // (self.universal[0].numel() * self.universal.element_size()))

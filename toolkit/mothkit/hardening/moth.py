@@ -6,6 +6,7 @@ IEEE S&P 2022. docs/moth.md lists every departure from the paper and from its tw
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import ClassVar
 
 from mothkit.hardening.bank import Direction, both_ways
 from mothkit.hardening.rounds import InRounds
@@ -16,11 +17,12 @@ from mothkit.hardening.run import Run
 class Moth(InRounds):
     """Takes in each round the pairs that its rule promises most of, and the weakest known."""
 
+    seeks_patches: ClassVar[bool] = True
+
     def choose(self, run: Run) -> list[Direction]:
         """Return both directions of the weakest and the most promising pairs; see ``pairs.py`` for the rules."""
         config, table = self.config, run.table
-        most = max(min(config.weakest_per_round, config.pairs_per_round), config.pairs_per_round - 1)
-        weakest = table.choose_weakest(config.weakest_per_round, most)
+        weakest = table.choose_weakest(min(config.weakest_per_round, config.pairs_per_round))
         count = config.pairs_per_round - len(weakest)
         if config.choice == "ucb":
             return both_ways(weakest + table.choose_by_bound(count, width=config.ucb_width, without=weakest))

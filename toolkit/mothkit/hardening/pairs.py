@@ -16,8 +16,6 @@ from mothkit.inversion.found import Inverted
 
 Pair = tuple[int, int]
 
-_MISSED = 1.5
-
 
 @dataclass(slots=True, eq=False)
 class PairTable:
@@ -30,7 +28,6 @@ class PairTable:
         growth: [C, C], running mean of the relative growth of ``size``; the newest counts half.
         gain: [C, C], plain mean of the same, each within -1 to 1; that of the warm-up counts as one.
         visits: [C, C], how often a pair was chosen.
-        patch: [C, C], mask L1 of the last patch found, in pixels; nan while none was found.
     """
 
     ease: Tensor
@@ -38,7 +35,6 @@ class PairTable:
     growth: Tensor
     gain: Tensor
     visits: Tensor
-    patch: Tensor
 
     @classmethod
     def after_warm_up(cls, ease: Tensor, universal_l1: Tensor) -> "PairTable":
@@ -48,26 +44,12 @@ class PairTable:
         known = universal_l1[~universal_l1.isnan()]
         largest = float(known.max()) if len(known) else 1.0
         growth = (size / max(largest, 1e-12)).nan_to_num(1.0)  # none found: as hard as the hardest
-        return cls(
-            ease.clone(),
-            size,
-            growth,
-            growth.clone(),
-            visits=torch.zeros(classes, classes),
-            patch=torch.full((classes, classes), torch.nan),
-        )
+        return cls(ease.clone(), size, growth, growth.clone(), torch.zeros(classes, classes))
 
-    def choose_weakest(self, count: int, most: int) -> list[Pair]:
-        """Return the pairs (s < t) with the smallest trigger in one of their directions.
-
-        ``count`` by their triggers of pixels, then as many by their patches, as far as any are known; ``most`` in all.
-        """
-        chosen: dict[Pair, None] = {}
-        for size in (self.size, self.patch):
-            smallest = torch.minimum(*(each.nan_to_num(torch.inf) for each in (size, size.T)))
-            known = int(smallest.isfinite().triu(diagonal=1).sum())
-            chosen |= dict.fromkeys(self._first(smallest, min(count, known)))
-        return self._visited(list(chosen)[:most])
+    def choose_weakest(self, count: int) -> list[Pair]:
+        """Return the ``count`` pairs (s < t) with the smallest trigger in one of their directions."""
+        smallest = torch.minimum(*(size.nan_to_num(torch.inf) for size in (self.size, self.size.T)))
+        return self._visited(self._first(smallest, count))
 
     def choose(
         self,
@@ -130,19 +112,11 @@ class PairTable:
             self.visits[t, s] += 1
         return pairs
 
-    def update_by_scout(self, source: int, target: int, mask_l1: float) -> None:
-        """Take in the size of a trigger of one direction from the warm-up; nan where none was found."""
-        if not math.isnan(mask_l1):
-            self.size[source, target] = mask_l1
-
-    def update_by_patch(self, source: int, target: int, mask_l1: float) -> None:
-        """Take in the size of the newest patch of one direction; nan where none was found.
-
-        A miss says that more is needed than was known: the size counts as half as large again, so that a pair that is
-        hardened makes room for others.
-        """
-        known = float(self.patch[source, target])
-        self.patch[source, target] = _MISSED * known if math.isnan(mask_l1) else mask_l1
+    def scouted(self, directions: Sequence[Pair], found: Inverted) -> None:
+        """Take in the sizes of the triggers that were ``found`` in the warm-up, one for each of ``directions``."""
+        for (s, t), size, is_found in zip(directions, found.mask_l1, found.found, strict=True):
+            if bool(is_found):
+                self.size[s, t] = size
 
     def update(self, source: int, target: int, mask_l1: float) -> None:
         """Take in the size of the newest trigger of one direction; nan where none was found.

@@ -22,6 +22,7 @@ _COUNTS = (
     "candidates",
     "steady_stamped",
     "patch_stamped",
+    "patches_per_round",
 )
 PairChoice = Literal["paper", "ucb"]
 _COSTED = 32 * 32  # pixels of the images for which a patch's cost is given
@@ -36,11 +37,12 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
         (
             *("ucb_width", "following_clip", "steady_clip", "loss_by_batch", "scout_images"),
-            *("weakest_per_round", "patches_every"),
+            "weakest_per_round",
         ),
         lambda x: x >= 0,
         "at least 0",
     ),
+    (("patch_share",), lambda x: 0 <= x < 1, "in [0, 1)"),
     (("patch_cell", "patch_roam"), lambda x: 0 <= x <= 0.5, "in [0, 0.5]"),
     (("choice",), lambda word: word in get_args(PairChoice), f"one of {', '.join(get_args(PairChoice))}"),
 )
@@ -71,14 +73,16 @@ class MothConfig:
         refresh: its short repetition within a round; used if ``inversions_per_round`` is above 1.
         inversion_images: images of a source class that a pair's trigger is made on.
         carry_cost: whether a direction's inversion starts at the cost at which its last one ended.
-        patches_every: every so many rounds triggers are patches that may lie anywhere; 0 for never (paper: never).
+        patch_share: the warm-up looks for patches, too, that turn one class into another wherever they lie; a direction
+            with one below this share of the median patch is a suspect, and patches of it are trained against in every
+            round; 0 for none of it (paper: none).
+        patches_per_round: suspects that have their turn in a round, at most.
         patch: inversion of these; its cost is for images of 32 x 32, its ``cell`` and ``roam`` come from the shares.
         patch_cell: edge of the squares of one colour, share of the images' shorter side.
         patch_roam: how far from its place a patch may lie, in both directions, share of the same.
         patch_stamped: how many times as many images are stamped with patches, per direction and step.
         pairs_per_round: pairs hardened together (paper: 1).
-        weakest_per_round: as many of them are those with the smallest trigger known, and as many those with the
-            smallest patch (paper: 0).
+        weakest_per_round: as many of them are those with the smallest trigger known (paper: 0).
         steps_per_round: training steps of a round (paper: 3).
         inversions_per_round: how often a round inverts its triggers (paper: each of its 3 steps).
         stamped: images stamped per direction and step.
@@ -120,7 +124,8 @@ class MothConfig:
     refresh: InversionConfig = field(default_factory=InversionConfig)
     inversion_images: int = 32
     carry_cost: bool = False
-    patches_every: int = 0
+    patch_share: float = 0.0
+    patches_per_round: int = 4
     patch: InversionConfig = field(default_factory=InversionConfig)
     patch_cell: float = 0.125
     patch_roam: float = 0.1875
@@ -189,17 +194,15 @@ class MothConfig:
         """How many images of a batch may be stamped."""
         return round(self.most_stamped * self.training.batch_size)
 
-    def images_a_round(self, inverted: int) -> int:
-        """Return what a round costs, of both kinds on average, that inverts triggers on so many images.
+    def images_a_round(self, inverted: int, patched: int = 0) -> int:
+        """Return what a round costs that inverts triggers on so many images, and patches on so many.
 
         It is counted in images of one inversion step.
         """
-        steps: float = self.inversion.steps + (self.inversions_per_round - 1) * self.refresh.steps
-        if self.patches_every:
-            steps += (self.inversions_per_round * self.patch.steps - steps) / self.patches_every
+        steps = self.inversion.steps + (self.inversions_per_round - 1) * self.refresh.steps
         attacked = self.pgd_steps if self.pgd_eps else 0
         trained = round((_TRAINING_COST + attacked) * self.training.batch_size * self.steps_per_round)
-        return round(inverted * steps) + trained
+        return inverted * steps + patched * self.patch.steps + trained
 
     def total_steps(self, images: int, classes: int) -> int:
         """Return the training steps of a run; at least one warm-up step a class and one round."""
@@ -214,12 +217,13 @@ DEFAULT = MothConfig(
     scout=replace(QUICK, steps=30, starts=1),
     scout_images=10,
     inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
+    patch_share=0.45,
     patch_stamped=2,
     patch=InversionConfig(steps=30, initial_cost=0.02, control="updates", gain=0.05, start_mask=0.3),
     weakest_per_round=1,
 )
 """The default profile: all universal triggers at once, then a look at every pair; four pairs a round, one of them the
-weakest known; warm starts, distillation. Without patches, but set for them (docs/moth.md, *Patches*)."""
+weakest known; patches against suspects; warm starts, distillation."""
 
 # The published PyTorch code sums the loss over a direction's images in a batch (about 13), where the engine
 # takes their mean: its costs are divided by that number here.

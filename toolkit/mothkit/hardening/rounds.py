@@ -1,7 +1,8 @@
 """The loop that MOTH shares with the methods it is compared with: they differ in the directions that a round takes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -17,9 +18,15 @@ from mothkit.images import ImageSet
 
 @dataclass(frozen=True, slots=True)
 class InRounds(ABC):
-    """A method that inverts triggers, stamps them and trains, round by round; fits ``Defence``."""
+    """A method that inverts triggers, stamps them and trains, round by round; fits ``Defence``.
+
+    Attributes:
+        config: its numbers.
+        seeks_patches: whether suspects are sought and trained against; the paper's methods know none.
+    """
 
     config: MothConfig = DEFAULT
+    seeks_patches: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, run: Run) -> list[Direction]:
@@ -46,7 +53,8 @@ class InRounds(ABC):
             ImageError: a class has fewer than two images.
             ResumeError: the checkpoint cannot be read or written.
         """
-        run = Run.begin(self.config, classifier, images, generator, device, emit, budget)
+        config = self.config if self.seeks_patches else replace(self.config, patch_share=0.0)
+        run = Run.begin(config, classifier, images, generator, device, emit, budget)
         saved = checkpoint.load() if checkpoint else None
         if saved is None:
             run.warm_up(self.usual(classifier.classes))

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,18 +15,20 @@ from mothkit.hardening.bank import Direction, TriggerBank, sources_of
 from mothkit.hardening.base import Budget, Hardened, check_images
 from mothkit.hardening.inverting import Inverter
 from mothkit.hardening.judging import Judge
-from mothkit.hardening.kinds import Kind, of_patches, of_pixels
 from mothkit.hardening.norms import has_norm, loss_by_batch
-from mothkit.hardening.pairs import PairTable
+from mothkit.hardening.pairs import Pair, PairTable
+from mothkit.hardening.patches import Suspect, in_their_turn, suspects
 from mothkit.hardening.planning import Extent, Pace
 from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.scouting import scout
 from mothkit.hardening.selection import Candidate, DropEstimator, mirroring_is_safe
-from mothkit.hardening.stamping import in_turn, usable_stamps
+from mothkit.hardening.stamping import Aim, in_turn, usable_stamps
 from mothkit.hardening.training import Batch, Sampler, Stamp, Trainer
 from mothkit.hardening.warm_up import Universals, invert_universals, seconds_per_image, whole_extent
 from mothkit.images import ImageSet
+from mothkit.inversion.config import InversionConfig
 from mothkit.inversion.engine import frozen
+from mothkit.inversion.found import Inverted
 from mothkit.inversion.plan import make_plan
 from mothkit.pgd import PgdConfig, pgd_examples
 
@@ -57,10 +59,11 @@ class Run:
     pace: Pace
     extent: Extent
     shortened: bool = False
-    scouted: dict[str, int] = field(default_factory=dict)
+    scouted: int = 0
+    unscouted: int = 0
+    suspects: list[Suspect] = field(default_factory=list)
     _table: PairTable | None = None
-    _pixels: Kind | None = None
-    _patches: Kind | None = None
+    _bank: TriggerBank | None = None
     rounds: int = 0
 
     @classmethod
@@ -128,18 +131,11 @@ class Run:
         return self._table
 
     @property
-    def pixels(self) -> Kind:
-        """The paper's triggers so far; there once warm-up or restore is over."""
-        if self._pixels is None:
+    def bank(self) -> TriggerBank:
+        """The triggers so far; there once warm-up or restore is over."""
+        if self._bank is None:
             raise RuntimeError("the run has not been warmed up")
-        return self._pixels
-
-    @property
-    def patches(self) -> Kind:
-        """The patches so far."""
-        if self._patches is None:
-            self._patches = of_patches(self.config, self.images.shape)
-        return self._patches
+        return self._bank
 
     def is_done(self) -> bool:
         """Return whether all planned steps are done."""
@@ -158,33 +154,49 @@ class Run:
         began = self.budget.now()
         universals = invert_universals(self.inverter, self.config, self.classes, self.extent, emit=self.emit)
         per_image = (self.budget.now() - began) / self.extent.work
-        self._pixels = of_pixels(self.config, universals.bank(self.config, self.generator))
+        self._bank = universals.bank(self.config, self.generator)
         self._table = universals.table()
         if self.config.scout_images and any(source is not None for source, _ in usual):
-            left = self.pace.left(self.config.candidates)
-            steps = self.config.total_steps(len(self.images), self.classes)
-            most = _MOST_SCOUTING * steps / self.config.steps_per_round * self._work_of_round(usual)
-            kinds = 2 if self.config.patches_every else 1
-            work = min(_FOR_SCOUTING / kinds * left / max(per_image, 1e-12), most)
-            self._scout(self.pixels, self.table.update_by_scout, work=work)
-            if self.config.patches_every:
-                self._scout(self.patches, self.table.update_by_patch, work=work)
+            self._scout(usual, per_image)
         if self.budget.seconds is not None and self.budget.steps is None:
             self._plan(usual, per_image)
         self._train_on(universals)
 
-    def _scout(self, kind: Kind, learn: Callable[[int, int, float], None], *, work: float) -> None:
-        """Let the table ``learn`` the sizes of every direction, or of as many as ``work`` images allow."""
-        self.emit(PhaseStarted(f"warm-up: every pair, {kind.name}"))
+    def _scout(self, usual: Sequence[Direction], per_image: float) -> None:
+        """Look at every direction, or at as many as a share of the time and of the work allow, for pixels and patches.
+
+        Args:
+            usual: directions of a usual round.
+            per_image: seconds that one image of one inversion step takes.
+        """
+        left = self.pace.left(self.config.candidates)
+        steps = self.config.total_steps(len(self.images), self.classes)
+        most = _MOST_SCOUTING * steps / self.config.steps_per_round * self._work_of_round(usual)
+        kinds = 2 if self.config.patch_share else 1
+        work = min(_FOR_SCOUTING / kinds * left / max(per_image, 1e-12), most)
+        self.emit(PhaseStarted("warm-up: every pair"))
+        directions, found = self._scouted(self.config.scout, work)
+        self.scouted = len(directions)
+        if found is not None:
+            self.table.scouted(directions, found)
+            self.bank.keep(directions, found)
+        if self.config.patch_share:
+            self.emit(PhaseStarted("warm-up: every pair by patches"))
+            state = self.generator.get_state()
+            directions, found = self._scouted(self.config.patch, work)
+            self.generator.set_state(state)  # a model without suspects is hardened as if none had been sought
+            self.suspects = (
+                [] if found is None else suspects(directions, found, share=self.config.patch_share)
+            )
+            for each in self.suspects:
+                self.emit(Note(str(each)))
+
+    def _scouted(self, config: InversionConfig, work: float) -> tuple[list[Pair], Inverted | None]:
         images = self.config.scout_images
-        scouted = scout(self.inverter, kind.scout, images, self.classes, work=work, emit=self.emit)
-        if scouted is None:
-            return
-        directions, found = scouted
-        self.scouted[kind.name] = len(directions)
-        for (source, target), size in zip(directions, found.size.tolist(), strict=True):
-            learn(source, target, size)
-        kind.bank.keep(directions, found, missed=not kind.goes_on)
+        made = scout(self.inverter, config, images, self.classes, work=work, emit=self.emit)
+        directions, found = made or ([], None)
+        self.unscouted += self.classes * (self.classes - 1) - len(directions)
+        return directions, found
 
     def _fit_warm_up(self) -> None:
         """Cut the warm-up to a share of the time."""
@@ -221,9 +233,7 @@ class Run:
 
     def _is_whole(self) -> bool:
         """Return whether time cut nothing of the warm-up."""
-        directions = self.classes * (self.classes - 1)
-        extent = whole_extent(self.inverter, self.config, self.classes)
-        return self.extent == extent and all(count == directions for count in self.scouted.values())
+        return self.unscouted == 0 and self.extent == whole_extent(self.inverter, self.config, self.classes)
 
     def _work_of_round(self, usual: Sequence[Direction]) -> int:
         """Return what a round of the ``usual`` directions costs, in images of one inversion step."""
@@ -232,7 +242,8 @@ class Run:
             for direction in usual
             for source in sources_of(direction, self.classes)
         )
-        return self.config.images_a_round(inverted)
+        patched = min(len(self.suspects), self.config.patches_per_round) * self.config.inversion_images
+        return self.config.images_a_round(inverted, patched)
 
     def _train_on(self, universals: Universals) -> None:
         """Train one step against each of the ``universals``."""
@@ -241,17 +252,12 @@ class Run:
             if self.is_done() or self.pace.is_over():
                 return
             aim = (universals.found.trigger(row), sources_of((None, target), self.classes), stamped)
-            self._train(usable_stamps([aim], largest=self.config.largest_stamp))
+            self._train(self._stamps([aim]))
 
     def round(self, directions: Sequence[Direction]) -> None:
-        """Invert the ``directions``, train on stamped images, take in the sizes; those of patches update no distance.
-
-        What the other kind's last round found of a direction is stamped too.
-        """
+        """Invert the ``directions`` and patches of suspects, train on stamped images, keep the former's sizes."""
         began = self.budget.now()
-        of_patches = self.config.patches_every and (self.rounds + 1) % self.config.patches_every == 0
-        kind, other = (self.patches, self.pixels) if of_patches else (self.pixels, self._patches)
-        stale = other.stamps(other.bank.newest(directions), self.classes) if other else []
+        patches = self._patch_stamps()
         sizes: list[Tensor] = []
         every = math.ceil(self.config.steps_per_round / self.config.inversions_per_round)
         sources = [sources_of(direction, self.classes) for direction in directions]
@@ -260,22 +266,48 @@ class Run:
             if self.is_done():
                 break
             if found is None or step % every == 0:
-                drawn = [self._draw(direction) for direction in directions]
-                found = kind.invert(self.inverter, directions, drawn, again=not whole)
+                found = self._invert(directions, refresh=not whole)
                 whole = not bool(found.found.all())
                 sizes.append(found.size)
-                fresh = {direction: found.trigger(row) for row, direction in enumerate(directions)}
-            self._train(kind.stamps(fresh, self.classes), stale)
-        learn = self.table.update if kind is self.pixels else self.table.update_by_patch
+            aims = [(found.trigger(row), each, self._count(each)) for row, each in enumerate(sources)]
+            self._train([*self._stamps(aims), *patches])
         means = torch.stack(sizes).nanmean(0).tolist()
         for each, (_, target), size in zip(sources, directions, means, strict=True):
             for source in each:
-                learn(source, target, size)
+                self.table.update(source, target, size)
         self.rounds += 1
         self.pace.took(self.budget.now() - began)
         self._report(directions, sizes[-1])
         self.judge.look(self.trainer.classifier, self.trainer.done, self.trainer.total)
         self._keep_pace()
+
+    def _invert(self, directions: Sequence[Direction], *, refresh: bool) -> Inverted:
+        """Invert from where each direction stands, and keep what was found as its next start."""
+        config = self.config.refresh if refresh else self.config.inversion
+        carried = self.bank.start_costs(directions, config.initial_cost) if self.config.carry_cost else None
+        found = self.inverter.invert(
+            [self._draw(direction) for direction in directions],
+            [target for _, target in directions],
+            config,
+            start=self.bank.start(directions),
+            cost=carried,
+        )
+        self.bank.keep(directions, found)
+        return found
+
+    def _patch_stamps(self) -> list[Stamp]:
+        """Invert a patch of each suspect whose turn it is, from a start of its own, and return where they are stamped.
+
+        One that went on from the last would follow it to where training left it, and lose sight of what was taught.
+        """
+        turn = in_their_turn(self.suspects, self.rounds, self.config.patches_per_round)
+        if not turn:
+            return []
+        drawn = [self._draw((each.source, each.target)) for each in turn]
+        found = self.inverter.invert(drawn, [each.target for each in turn], self.config.patch)
+        count = self.config.patch_stamped * self.config.stamped
+        aims = [(found.trigger(row), (each.source,), count) for row, each in enumerate(turn)]
+        return self._stamps(aims, roam=self.config.patch.roam)
 
     def _keep_pace(self) -> None:
         """Plan fewer steps where rounds take longer than was planned; the learning rate then falls faster."""
@@ -299,12 +331,14 @@ class Run:
         sources = sources_of(direction, self.classes)
         return torch.cat([self.sampler.draw([source], self._most(direction)) for source in sources])
 
-    def _train(self, stamps: Sequence[Stamp], beside: Sequence[Stamp] = ()) -> None:
-        """Train one step on images with ``stamps``, and where these leave room with those ``beside`` them."""
-        turn = in_turn(stamps, self.trainer.done, self.config.room)
-        left = self.config.room - sum(stamp.count for stamp in turn)
-        fitting = [stamp for stamp in beside if stamp.count <= left]
-        batch = self.sampler.batch([*turn, *in_turn(fitting, self.trainer.done, left)])
+    def _count(self, sources: Sequence[int]) -> int:
+        return min(self.config.stamped * len(sources), self.config.room)
+
+    def _stamps(self, aims: Sequence[Aim], *, roam: int = 0) -> list[Stamp]:
+        return usable_stamps(aims, largest=self.config.largest_stamp, roam=roam)
+
+    def _train(self, stamps: Sequence[Stamp]) -> None:
+        batch = self.sampler.batch(in_turn(stamps, self.trainer.done, self.config.room))
         self.trainer.step(self._attacked(batch) if self.config.pgd_eps else batch)
 
     def _attacked(self, batch: Batch) -> Batch:
@@ -354,6 +388,7 @@ class Run:
             "mirrored": self.mirror,
             "warm_up": asdict(self.extent),
             "scouted_directions": self.scouted,
+            "suspects": [asdict(each) for each in self.suspects],
             "rounds": self.rounds,
             "planned_steps": self.trainer.total,
             "pairs_visited": visited,
@@ -372,8 +407,8 @@ class Run:
             "sampler": self.sampler.state(),
             "generator": self.generator.get_state(),
             "table": self.table.state(),
-            "pixels": self.pixels.state(),
-            "patches": self._patches.state() if self._patches else None,
+            "bank": self.bank.state(),
+            "suspects": [asdict(each) for each in self.suspects],
             "tried": [(c.step, c.accuracy_drop, c.weights, c.share) for c in self.judge.tried],
             "rounds": self.rounds,
             "extent": asdict(self.extent),
@@ -387,13 +422,12 @@ class Run:
         self.trainer.restore(state["trainer"])
         self.sampler.restore(state["sampler"])
         self._table = PairTable(**state["table"])
-        self._pixels = of_pixels(self.config, TriggerBank(**state["pixels"]))
-        if state["patches"] is not None:
-            self.patches.restore(state["patches"])
+        self._bank = TriggerBank(**state["bank"])
+        self.suspects = [Suspect(**each) for each in state["suspects"]]
         self.judge.tried = [Candidate(*each) for each in state["tried"]]
         self.rounds = int(state["rounds"])
         self.extent = Extent(**state["extent"])
-        self.scouted = dict(state["scouted"])
+        self.scouted = int(state["scouted"])
         self.pace.started -= float(state["spent"])  # the budget is for all sittings together
         self.shortened = bool(state["shortened"])
         self.generator.set_state(state["generator"])

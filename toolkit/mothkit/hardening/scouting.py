@@ -3,7 +3,7 @@
 A universal trigger tells nothing of an attack on a single source class, and little of natural triggers between two
 classes. So each direction is inverted too, on few images and in few steps: enough to tell the near from the far, and a
 start for the inversions to come (ours; the paper starts every pair from the target's universal trigger). Patches are
-scouted in the same way: a patch that was taught to one direction shows at once.
+scouted in the same way (``patches.py``).
 """
 
 import math
