@@ -21,6 +21,7 @@ from mothkit.hardening.inverting import split
 from mothkit.hardening.moth import Moth
 from mothkit.hardening.pairs import measure_ease
 from mothkit.hardening.profiles import MothConfig
+from mothkit.hardening.tints import TintStamp
 from mothkit.hardening.training import Batch, Sampler, Stamp, TrainingConfig
 from mothkit.images import ImageSet
 from mothkit.inversion.config import InversionConfig
@@ -196,9 +197,9 @@ def stop_at(step: int) -> EventSink:
         SMALL,
         replace(SMALL, inversions_per_round=4),
         replace(SMALL, carry_cost=True, choice="ucb"),
-        SUSPICIOUS,
+        replace(SUSPICIOUS, tint_deviations=0.01, tint_strength=1.0),
     ],
-    ids=["once a round", "refreshed", "carried cost, ucb", "patches"],
+    ids=["once a round", "refreshed", "carried cost, ucb", "suspects"],
 )
 @pytest.mark.parametrize("step", [7, 23])
 def test_an_interrupted_run_goes_on_to_the_same_weights(
@@ -275,7 +276,7 @@ def test_suspects_are_trained_against_in_every_round_by_a_patch_of_its_own_start
     monkeypatch.setattr(inverting, "invert", spy)
     monkeypatch.setattr(Sampler, "batch", batches)
     most = {"largest_stamp": 1.0, "most_stamped": 1.0}
-    config = replace(SUSPICIOUS, patch_stamped=2, patches_per_round=1, **most)  # type: ignore[arg-type]
+    config = replace(SUSPICIOUS, patch_stamped=2, suspects_per_round=1, **most)  # type: ignore[arg-type]
     details = harden(classifier, images, config).details
     suspects = details["suspects"]
     assert 1 < len(suspects) <= CLASSES * (CLASSES - 1) // 2  # what is below the median
@@ -290,13 +291,45 @@ def test_suspects_are_trained_against_in_every_round_by_a_patch_of_its_own_start
     assert all(not any(roam for roam, _, _ in stamps) for stamps in drawn[:CLASSES])
 
 
-def test_a_model_without_suspects_is_hardened_as_if_none_had_been_sought(
-    classifier: Classifier, images: ImageSet
+TINTED = replace(SMALL, tint_deviations=0.01, tints_tried=5, tints_kept=2, tint_strength=1.0)
+
+
+def test_suspects_by_tints_have_their_turns_with_tints_that_the_round_finds(
+    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sought = replace(SUSPICIOUS, patch_share=1e-6)
+    drawn: list[list[TintStamp]] = []
+    original = Sampler.batch
+
+    def batches(self: Sampler, stamps: Sequence[Stamp]) -> Batch:
+        drawn.append([stamp for stamp in stamps if isinstance(stamp, TintStamp)])
+        return original(self, stamps)
+
+    monkeypatch.setattr(Sampler, "batch", batches)
+    config = replace(TINTED, suspects_per_round=1, stamped=2, most_stamped=1.0)
+    details = harden(classifier, images, config).details
+    suspects = details["tint_suspects"]
+    assert 0 < len(suspects) < CLASSES * (CLASSES - 1)
+    assert drawn[:CLASSES] == [[]] * CLASSES
+    every, rounds = config.steps_per_round, drawn[CLASSES:]
+    for step, stamps in enumerate(rounds):
+        turn = suspects[step // every % len(suspects)]
+        assert [(stamp.classes, stamp.count) for stamp in stamps] == [((turn["source"],), 2)] * 2
+        same = rounds[step // every * every]
+        assert [stamp.tint for stamp in stamps] == [stamp.tint for stamp in same]
+    assert len({id(stamps[0].tint) for stamps in rounds}) == details["rounds"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [replace(SUSPICIOUS, patch_share=1e-6), replace(SMALL, tint_deviations=1e6)],
+    ids=["patches", "tints"],
+)
+def test_a_model_without_suspects_is_hardened_as_if_none_had_been_sought(
+    classifier: Classifier, images: ImageSet, config: MothConfig
+) -> None:
     weights = [
-        harden(classifier, images, config).classifier.state_dict()
-        for config in (sought, replace(sought, patch_share=0.0))
+        harden(classifier, images, each).classifier.state_dict()
+        for each in (config, replace(config, patch_share=0.0, tint_deviations=0.0))
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 

@@ -50,7 +50,7 @@ def test_steps_go_by_classes_or_by_epochs_and_leave_room_for_a_round() -> None:
         ({"exploration": 1.1}, "exploration"),
         ({"warm_up_stamped": -0.1}, "warm_up_stamped"),
         ({"patch_share": 1.0}, "patch_share is 1.0, not in "),
-        ({"patches_per_round": 0}, "patches_per_round is 0, not at least 1"),
+        ({"suspects_per_round": 0}, "suspects_per_round is 0, not at least 1"),
         ({"patch_cell": 0.6}, r"patch_cell is 0.6, not in \[0, 0.5\]"),
         ({"patch_roam": -0.1}, "patch_roam"),
         ({"largest_stamp": 0.0}, "largest_stamp"),
@@ -94,5 +94,6 @@ def test_a_round_costs_what_both_kinds_of_triggers_cost() -> None:
     assert both - pixels == 20 * DEFAULT.patch.steps
 
 
-def test_the_papers_profile_seeks_no_patches() -> None:
+def test_the_papers_profile_seeks_nothing_taught() -> None:
     assert 0 == PAPER.patch_share < DEFAULT.patch_share
+    assert 0 == PAPER.tint_deviations < DEFAULT.tint_deviations

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mothkit.hardening.stamping import in_turn
-from mothkit.hardening.training import Stamp
+from mothkit.hardening.training import TriggerStamp
 
 
-def stamps(count: int, images: int) -> list[Stamp]:
+def stamps(count: int, images: int) -> list[TriggerStamp]:
     mask, pattern = torch.ones(1, 2, 2), torch.ones(3, 2, 2)
-    return [Stamp(mask, pattern, (number,), images) for number in range(count)]
+    return [TriggerStamp(mask, pattern, (number,), images) for number in range(count)]
 
 
 @settings(max_examples=60, deadline=None)

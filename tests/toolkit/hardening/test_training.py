@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mothkit.classifier import Classifier
 from mothkit.errors import ConfigError, TrainingError
-from mothkit.hardening.training import Batch, Sampler, Stamp, Trainer, TrainingConfig
+from mothkit.hardening.training import Batch, Sampler, Trainer, TrainingConfig, TriggerStamp
 from mothkit.images import ImageSet
 from tests.tiny import tiny_images
 
@@ -33,8 +33,8 @@ def numbers(x: Tensor) -> list[int]:
     return [round(float(image[0, 0, 0]) * 255) for image in x]
 
 
-def stamp(classes: tuple[int, ...], count: int, value: float = 1.0, mask: float = 1.0) -> Stamp:
-    return Stamp(torch.full((1, 4, 4), mask), torch.full((1, 4, 4), value), classes, count)
+def stamp(classes: tuple[int, ...], count: int, value: float = 1.0, mask: float = 1.0) -> TriggerStamp:
+    return TriggerStamp(torch.full((1, 4, 4), mask), torch.full((1, 4, 4), value), classes, count)
 
 
 # -- drawing images -------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_images_are_mirrored_and_shifted_only_if_the_config_says_so() -> None:
 def test_a_roaming_stamp_lies_elsewhere_on_each_image(roam: int) -> None:
     mask = torch.zeros(1, 4, 4)
     mask[0, 1, 2] = 1.0
-    stamp = Stamp(mask, torch.ones(1, 4, 4), (1,), 300, roam)
+    stamp = TriggerStamp(mask, torch.ones(1, 4, 4), (1,), 300, roam)
     places = stamp.on(torch.zeros(300, 1, 4, 4), seeded()).flatten(1).argmax(1)
     seen = {(int(place) // 4, int(place) % 4) for place in places}
     assert seen == {

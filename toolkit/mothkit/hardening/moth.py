@@ -17,7 +17,7 @@ from mothkit.hardening.run import Run
 class Moth(InRounds):
     """Takes in each round the pairs that its rule promises most of, and the weakest known."""
 
-    seeks_patches: ClassVar[bool] = True
+    seeks_taught: ClassVar[bool] = True
 
     def choose(self, run: Run) -> list[Direction]:
         """Return both directions of the weakest and the most promising pairs; see ``pairs.py`` for the rules."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mothkit.events import Note, PhaseStarted
-from mothkit.hardening.training import Stamp
+from mothkit.hardening.training import TriggerStamp
 from mothkit.hardening.tuning import Tuning, TuningConfig, check_range
 from mothkit.inversion.config import InversionConfig, InversionTask
 from mothkit.inversion.engine import invert
@@ -96,14 +96,14 @@ def _invert_all(run: Tuning[NcConfig]) -> dict[str, Tensor]:
     return {name: getattr(found, name) for name in ("found", "mask_l1", "masks", "patterns")}
 
 
-def _stamp(found: dict[str, Tensor], target: int, parts: int, run: Tuning[NcConfig]) -> Stamp:
+def _stamp(found: dict[str, Tensor], target: int, parts: int, run: Tuning[NcConfig]) -> TriggerStamp:
     """Return the stamp of one of ``parts`` triggers, which share the stamped images of a batch."""
     others = tuple(source for source in range(run.classifier.classes) if source != target)
     count = round(run.config.stamped * run.config.batch_size / parts)
-    return Stamp(found["masks"][target], found["patterns"][target], others, max(1, count))
+    return TriggerStamp(found["masks"][target], found["patterns"][target], others, max(1, count))
 
 
-def _tune(run: Tuning[NcConfig], stamps: list[Stamp]) -> None:
+def _tune(run: Tuning[NcConfig], stamps: list[TriggerStamp]) -> None:
     (total,) = run.steps(run.config.epochs)
     trainer = run.trainer(total)
     for batch in run.batches("unlearn", total, stamps=stamps):

@@ -16,7 +16,7 @@ from mothkit.hardening.run import Run
 class Pairwise(InRounds):
     """Takes all pairs of classes in every round.
 
-    Of the config, ``pairs_per_round``, what says how pairs are chosen and what is of patches are not used.
+    Of the config, ``pairs_per_round``, what says how pairs are chosen and what is of patches and tints are not used.
     """
 
     def choose(self, run: Run) -> list[Direction]:

@@ -8,9 +8,12 @@ stands out, and is trained against in every round (ours; docs/moth.md, *Patches*
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mothkit.hardening.pairs import Pair
 from mothkit.inversion.found import Inverted
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,6 @@ def suspects(directions: Sequence[Pair], found: Inverted, *, share: float) -> li
     return sorted(small, key=lambda each: each.mask_l1)
 
 
-def in_their_turn(these: Sequence[Suspect], turn: int, most: int) -> list[Suspect]:
+def in_their_turn(these: Sequence[T], turn: int, most: int) -> list[T]:
     """Return ``most`` of ``these`` for this ``turn``, or all of fewer; each comes as often as any other."""
     return [these[(turn * most + k) % len(these)] for k in range(min(most, len(these)))]

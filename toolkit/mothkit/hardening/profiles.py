@@ -22,7 +22,9 @@ _COUNTS = (
     "candidates",
     "steady_stamped",
     "patch_stamped",
-    "patches_per_round",
+    "suspects_per_round",
+    "tints_tried",
+    "tints_kept",
 )
 PairChoice = Literal["paper", "ucb"]
 _COSTED = 32 * 32  # pixels of the images for which a patch's cost is given
@@ -31,13 +33,13 @@ _TRAINING_COST = 2.0  # of an image in a training step, against one in an invers
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_COUNTS, lambda n: n >= 1, "at least 1"),
     (("largest_stamp", "most_stamped", "least_share"), lambda x: 0 < x <= 1, "in (0, 1]"),
-    (("exploration", "warm_up_stamped", "pgd_eps"), lambda x: 0 <= x <= 1, "in [0, 1]"),
+    (("exploration", "warm_up_stamped", "pgd_eps", "tint_strength"), lambda x: 0 <= x <= 1, "in [0, 1]"),
     (("held_back",), lambda x: 0 < x < 1, "in (0, 1)"),
     (("steady_batch",), lambda x: x >= 1, "at least 1"),
     (
         (
             *("ucb_width", "following_clip", "steady_clip", "loss_by_batch", "scout_images"),
-            "weakest_per_round",
+            *("weakest_per_round", "tint_deviations"),
         ),
         lambda x: x >= 0,
         "at least 0",
@@ -76,11 +78,17 @@ class MothConfig:
         patch_share: the warm-up looks for patches, too, that turn one class into another wherever they lie; a direction
             with one below this share of the median patch is a suspect, and patches of it are trained against in every
             round; 0 for none of it (paper: none).
-        patches_per_round: suspects that have their turn in a round, at most.
+        suspects_per_round: suspects by patches that have their turn in a round, at most, and as many by tints.
         patch: inversion of these; its cost is for images of 32 x 32, its ``cell`` and ``roam`` come from the shares.
         patch_cell: edge of the squares of one colour, share of the images' shorter side.
         patch_roam: how far from its place a patch may lie, in both directions, share of the same.
         patch_stamped: how many times as many images are stamped with patches, per direction and step.
+        tint_deviations: the warm-up looks at random tints, too, as of photographic filters; a direction in which they
+            turn images by more than so many standard deviations is a suspect, and tints are trained against there in
+            every round; 0 for none of it (paper: none).
+        tint_strength: how far the factors of a tint may lie from 1, 0 to 1.
+        tints_tried: tints drawn for a direction in each round; tints_kept: as many of them are stamped, those that the
+            target gains most by.
         pairs_per_round: pairs hardened together (paper: 1).
         weakest_per_round: as many of them are those with the smallest trigger known (paper: 0).
         steps_per_round: training steps of a round (paper: 3).
@@ -125,11 +133,15 @@ class MothConfig:
     inversion_images: int = 32
     carry_cost: bool = False
     patch_share: float = 0.0
-    patches_per_round: int = 4
+    suspects_per_round: int = 4
     patch: InversionConfig = field(default_factory=InversionConfig)
     patch_cell: float = 0.125
     patch_roam: float = 0.1875
     patch_stamped: int = 1
+    tint_deviations: float = 0.0
+    tint_strength: float = 0.5
+    tints_tried: int = 32
+    tints_kept: int = 4
     pairs_per_round: int = 4
     weakest_per_round: int = 0
     steps_per_round: int = 5
@@ -218,12 +230,13 @@ DEFAULT = MothConfig(
     scout_images=10,
     inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
     patch_share=0.45,
+    tint_deviations=7.0,
     patch_stamped=2,
     patch=InversionConfig(steps=30, initial_cost=0.02, control="updates", gain=0.05, start_mask=0.3),
     weakest_per_round=1,
 )
 """The default profile: all universal triggers at once, then a look at every pair; four pairs a round, one of them the
-weakest known; patches against suspects; warm starts, distillation."""
+weakest known; patches and tints against suspects; warm starts, distillation."""
 
 # The published PyTorch code sums the loss over a direction's images in a batch (about 13), where the engine
 # takes their mean: its costs are divided by that number here.

@@ -22,11 +22,12 @@ class InRounds(ABC):
 
     Attributes:
         config: its numbers.
-        seeks_patches: whether suspects are sought and trained against; the paper's methods know none.
+        seeks_taught: whether patches and tints that may have been taught are sought and trained against; the paper's
+            methods know none.
     """
 
     config: MothConfig = DEFAULT
-    seeks_patches: ClassVar[bool] = False
+    seeks_taught: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, run: Run) -> list[Direction]:
@@ -53,7 +54,9 @@ class InRounds(ABC):
             ImageError: a class has fewer than two images.
             ResumeError: the checkpoint cannot be read or written.
         """
-        config = self.config if self.seeks_patches else replace(self.config, patch_share=0.0)
+        config = (
+            self.config if self.seeks_taught else replace(self.config, patch_share=0.0, tint_deviations=0.0)
+        )
         run = Run.begin(config, classifier, images, generator, device, emit, budget)
         saved = checkpoint.load() if checkpoint else None
         if saved is None:

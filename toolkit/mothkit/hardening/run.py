@@ -23,6 +23,7 @@ from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.scouting import scout
 from mothkit.hardening.selection import Candidate, DropEstimator, mirroring_is_safe
 from mothkit.hardening.stamping import Aim, in_turn, usable_stamps
+from mothkit.hardening.tints import Tinter, TintSuspect
 from mothkit.hardening.training import Batch, Sampler, Stamp, Trainer
 from mothkit.hardening.warm_up import Universals, invert_universals, seconds_per_image, whole_extent
 from mothkit.images import ImageSet
@@ -36,6 +37,7 @@ _SHOWN = 32  # images that the plan of inversions goes by
 _OF_BUDGET = 0.85  # the rest is for what a plan gets wrong
 _FOR_WARM_UP = 0.25  # share of the time left that the universal triggers may take
 _FOR_SCOUTING = 0.1  # the same of the look at every pair after them
+_FOR_TINTS = 0.02  # the same of the look at tints
 _MOST_SCOUTING = (
     0.5  # of the images that the profile's rounds take; it binds from some 70 classes of 32 images on
 )
@@ -62,6 +64,7 @@ class Run:
     scouted: int = 0
     unscouted: int = 0
     suspects: list[Suspect] = field(default_factory=list)
+    tint_suspects: list[TintSuspect] = field(default_factory=list)
     _table: PairTable | None = None
     _bank: TriggerBank | None = None
     rounds: int = 0
@@ -158,6 +161,7 @@ class Run:
         self._table = universals.table()
         if self.config.scout_images and any(source is not None for source, _ in usual):
             self._scout(usual, per_image)
+        self._look_at_tints(per_image)
         if self.budget.seconds is not None and self.budget.steps is None:
             self._plan(usual, per_image)
         self._train_on(universals)
@@ -190,6 +194,18 @@ class Run:
             )
             for each in self.suspects:
                 self.emit(Note(str(each)))
+
+    def _look_at_tints(self, per_image: float) -> None:
+        """See in which directions tints stand out; a share of the time bounds of how many classes."""
+        if not self.config.tint_deviations:
+            return
+        self.emit(PhaseStarted("warm-up: tints"))
+        state = self.generator.get_state()
+        work = _FOR_TINTS * self.pace.left(self.config.candidates) / max(per_image, 1e-12)
+        self.tint_suspects = self._tinter().suspects(self.config.tint_deviations, work=work)
+        self.generator.set_state(state)  # as for patches
+        for each in self.tint_suspects:
+            self.emit(Note(str(each)))
 
     def _scouted(self, config: InversionConfig, work: float) -> tuple[list[Pair], Inverted | None]:
         images = self.config.scout_images
@@ -242,7 +258,7 @@ class Run:
             for direction in usual
             for source in sources_of(direction, self.classes)
         )
-        patched = min(len(self.suspects), self.config.patches_per_round) * self.config.inversion_images
+        patched = min(len(self.suspects), self.config.suspects_per_round) * self.config.inversion_images
         return self.config.images_a_round(inverted, patched)
 
     def _train_on(self, universals: Universals) -> None:
@@ -257,7 +273,7 @@ class Run:
     def round(self, directions: Sequence[Direction]) -> None:
         """Invert the ``directions`` and patches of suspects, train on stamped images, keep the former's sizes."""
         began = self.budget.now()
-        patches = self._patch_stamps()
+        taught = [*self._patch_stamps(), *self._tint_stamps()]
         sizes: list[Tensor] = []
         every = math.ceil(self.config.steps_per_round / self.config.inversions_per_round)
         sources = [sources_of(direction, self.classes) for direction in directions]
@@ -270,7 +286,7 @@ class Run:
                 whole = not bool(found.found.all())
                 sizes.append(found.size)
             aims = [(found.trigger(row), each, self._count(each)) for row, each in enumerate(sources)]
-            self._train([*self._stamps(aims), *patches])
+            self._train([*self._stamps(aims), *taught])
         means = torch.stack(sizes).nanmean(0).tolist()
         for each, (_, target), size in zip(sources, directions, means, strict=True):
             for source in each:
@@ -295,12 +311,12 @@ class Run:
         self.bank.keep(directions, found)
         return found
 
-    def _patch_stamps(self) -> list[Stamp]:
+    def _patch_stamps(self) -> Sequence[Stamp]:
         """Invert a patch of each suspect whose turn it is, from a start of its own, and return where they are stamped.
 
         One that went on from the last would follow it to where training left it, and lose sight of what was taught.
         """
-        turn = in_their_turn(self.suspects, self.rounds, self.config.patches_per_round)
+        turn = in_their_turn(self.suspects, self.rounds, self.config.suspects_per_round)
         if not turn:
             return []
         drawn = [self._draw((each.source, each.target)) for each in turn]
@@ -308,6 +324,24 @@ class Run:
         count = self.config.patch_stamped * self.config.stamped
         aims = [(found.trigger(row), (each.source,), count) for row, each in enumerate(turn)]
         return self._stamps(aims, roam=self.config.patch.roam)
+
+    def _tint_stamps(self) -> Sequence[Stamp]:
+        """Return the tints that work best by now against each suspect whose turn it is."""
+        turn = in_their_turn(self.tint_suspects, self.rounds, self.config.suspects_per_round)
+        directions = [(each.source, each.target) for each in turn]
+        config = self.config
+        return self._tinter().stamps(
+            directions, tried=config.tints_tried, kept=config.tints_kept, count=config.stamped
+        )
+
+    def _tinter(self) -> Tinter:
+        return Tinter(
+            self.trainer.classifier,
+            self.sampler,
+            self.config.tint_strength,
+            self.generator,
+            self.inverter.device,
+        )
 
     def _keep_pace(self) -> None:
         """Plan fewer steps where rounds take longer than was planned; the learning rate then falls faster."""
@@ -334,7 +368,7 @@ class Run:
     def _count(self, sources: Sequence[int]) -> int:
         return min(self.config.stamped * len(sources), self.config.room)
 
-    def _stamps(self, aims: Sequence[Aim], *, roam: int = 0) -> list[Stamp]:
+    def _stamps(self, aims: Sequence[Aim], *, roam: int = 0) -> Sequence[Stamp]:
         return usable_stamps(aims, largest=self.config.largest_stamp, roam=roam)
 
     def _train(self, stamps: Sequence[Stamp]) -> None:
@@ -389,6 +423,7 @@ class Run:
             "warm_up": asdict(self.extent),
             "scouted_directions": self.scouted,
             "suspects": [asdict(each) for each in self.suspects],
+            "tint_suspects": [asdict(each) for each in self.tint_suspects],
             "rounds": self.rounds,
             "planned_steps": self.trainer.total,
             "pairs_visited": visited,
@@ -409,6 +444,7 @@ class Run:
             "table": self.table.state(),
             "bank": self.bank.state(),
             "suspects": [asdict(each) for each in self.suspects],
+            "tint_suspects": [asdict(each) for each in self.tint_suspects],
             "tried": [(c.step, c.accuracy_drop, c.weights, c.share) for c in self.judge.tried],
             "rounds": self.rounds,
             "extent": asdict(self.extent),
@@ -424,6 +460,7 @@ class Run:
         self._table = PairTable(**state["table"])
         self._bank = TriggerBank(**state["bank"])
         self.suspects = [Suspect(**each) for each in state["suspects"]]
+        self.tint_suspects = [TintSuspect(**each) for each in state["tint_suspects"]]
         self.judge.tried = [Candidate(*each) for each in state["tried"]]
         self.rounds = int(state["rounds"])
         self.extent = Extent(**state["extent"])

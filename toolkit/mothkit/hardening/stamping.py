@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-from mothkit.hardening.training import Stamp
+from mothkit.hardening.training import Stamp, TriggerStamp
 from mothkit.triggers.patch import Trigger
 
 Aim = tuple[Trigger, tuple[int, ...], int]
 """A trigger, the classes on whose images it is stamped, and on how many of them."""
 
 
-def usable_stamps(aims: Iterable[Aim], *, largest: float, roam: int = 0) -> list[Stamp]:
+def usable_stamps(aims: Iterable[Aim], *, largest: float, roam: int = 0) -> list[TriggerStamp]:
     """Return what to stamp: triggers that leave most of an image alone.
 
     Also those that missed the asked rate: they still work on some images.
@@ -20,7 +20,7 @@ def usable_stamps(aims: Iterable[Aim], *, largest: float, roam: int = 0) -> list
         roam: how far from its place, in pixels, a trigger may lie on an image.
     """
     return [
-        Stamp(trigger.mask, trigger.pattern, classes, count, roam)
+        TriggerStamp(trigger.mask, trigger.pattern, classes, count, roam)
         for trigger, classes, count in aims
         if trigger.mask_l1 <= largest * trigger.mask.numel()
     ]

@@ -6,7 +6,7 @@ All random numbers come from one CPU generator, so a saved state continues to th
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -91,12 +91,24 @@ class TrainingConfig(UpdateConfig):
             )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stamp:
-    """One trigger to stamp in a step: on ``count`` images drawn from ``classes``.
+class Stamp(Protocol):
+    """What is put on ``count`` images drawn from ``classes`` in a step."""
 
-    On each it lies elsewhere, up to ``roam`` pixels away in both directions.
-    """
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that the images are drawn from."""
+
+    @property
+    def count(self) -> int:
+        """How many images there are at most."""
+
+    def on(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the images ``x`` [n, C, H, W], 0..1, with it on them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TriggerStamp:
+    """A trigger; on each image it lies elsewhere, up to ``roam`` pixels away in both directions."""
 
     mask: Tensor
     pattern: Tensor
