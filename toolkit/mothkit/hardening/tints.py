@@ -135,7 +135,7 @@ class Tinter:
         most = math.floor(min(classes, work / (_IMAGES * (1 + _TINTS))))
         turned = torch.full((classes, classes), torch.nan)
         for source in torch.randperm(classes, generator=self.generator)[:most].tolist():
-            x = self.sampler.pixels(self.sampler.draw([source], _IMAGES))
+            x = self.sampler.originals(self.sampler.draw([source], _IMAGES))  # shifts blur what stands out
             turned[source] = self._shares(self._draw(_TINTS * len(x)).on(x.repeat(_TINTS, 1, 1, 1)))
             turned[source] -= self._shares(x)
             turned[source, source] = torch.nan

@@ -167,6 +167,10 @@ class Sampler:
         shift = round(self._config.shift * min(x.shape[2:]))
         return augment(x, self._generator, shift=shift, flip=self._config.flip)
 
+    def originals(self, indices: Tensor) -> Tensor:
+        """Return the images at ``indices`` as they are: float32 [n, C, H, W]."""
+        return self._images.pixels(indices)
+
     def batch(self, stamps: Sequence[Stamp]) -> Batch:
         """Return a batch in which each stamp's images take the place of random ones."""
         drawn = [self.draw(stamp.classes, stamp.count) for stamp in stamps]
