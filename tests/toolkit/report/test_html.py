@@ -108,6 +108,21 @@ def test_hardening_s_first_screen_tells_before_and_after(records: dict[str, Reco
     assert "at most 50 points of accuracy" in words.replace("50.0", "50")
 
 
+def test_suspects_are_named_on_the_first_screen(records: dict[str, Record]) -> None:
+    record = records["harden"]
+    told = {
+        "suspects": [{"source": 4, "target": 2, "mask_l1": 57.6, "median_l1": 264.7}],
+        "tint_suspects": [{"source": 1, "target": 3, "turned": 0.082, "deviations": 10.6}],
+    }
+    words, none = (
+        Reader(to_html(record | {"method": record["method"] | suspects})).words()
+        for suspects in (told, {name: [] for name in told})
+    )
+    assert "a patch of 57.6 pixels turned class 4 into 2, where the median direction took 265" in words
+    assert "random tints turned 8.20 % more of class 1 into 3 than of the median class (10.6 " in words
+    assert "Suspect" not in none
+
+
 def test_where_nothing_was_written_the_page_says_so(records: dict[str, Record]) -> None:
     gone = ("model_out", "parity_after", "after", "changed")
     record = {k: v for k, v in records["harden"].items() if k not in gone} | {"written": False}
