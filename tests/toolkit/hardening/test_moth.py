@@ -14,7 +14,7 @@ from mothkit.classifier import Classifier
 from mothkit.distance import class_distances
 from mothkit.errors import ImageError
 from mothkit.events import Event, EventSink, Note, PhaseStarted, StepDone, silent
-from mothkit.hardening import inverting
+from mothkit.hardening import inverting, patches
 from mothkit.hardening.base import Budget, Hardened
 from mothkit.hardening.checkpoint import Checkpoint
 from mothkit.hardening.inverting import split
@@ -45,7 +45,7 @@ SMALL = MothConfig(
     candidates=3,
 )
 EASY = replace(SMALL.inversion, success_rate=0.4, steps=20)
-SUSPICIOUS = replace(SMALL, scout_images=10, scout=EASY, patch=EASY, patch_share=0.999)
+SUSPICIOUS = replace(SMALL, scout_images=10, scout=EASY, patch=EASY, patch_share=0.999, patch_looks=1)
 ANY_DROP = Budget(max_accuracy_drop=100)
 
 
@@ -289,6 +289,32 @@ def test_suspects_are_trained_against_in_every_round_by_a_patch_of_its_own_start
     every = config.steps_per_round
     assert rounds == [wanted[step // every % len(wanted)] for step in range(len(rounds))]
     assert all(not any(roam for roam, _, _ in stamps) for stamps in drawn[:CLASSES])
+
+
+def test_small_patches_are_looked_at_again_from_other_starts_and_the_smallest_counts(
+    classifier: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def spy(*args: Any, **given: Any) -> Inverted:
+        if args[3].roam:
+            looked.append(len(args[2]))
+        return invert(*args, **given)
+
+    monkeypatch.setattr(inverting, "invert", spy)
+    monkeypatch.setattr(patches, "_NEAR", 2.0)  # no direction of so small a model is far from the median
+
+    def suspects(looks: int) -> dict[tuple[int, int], float]:
+        looked.clear()
+        found = harden(classifier, images, replace(SUSPICIOUS, patch_looks=looks)).details["suspects"]
+        return {(each["source"], each["target"]): each["mask_l1"] for each in found}
+
+    once = suspects(1)
+    again = suspects(4)
+    assert looked[:4] == [CLASSES * (CLASSES - 1)] * 4
+    assert once.keys() <= again.keys()
+    assert all(again[each] <= size for each, size in once.items())
+    assert any(again[each] < size for each, size in once.items())
 
 
 TINTED = replace(SMALL, tint_deviations=0.01, tints_tried=5, tints_kept=2, tint_strength=1.0)

@@ -3,31 +3,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mothkit.hardening.pairs import Pair
-from mothkit.hardening.patches import Suspect, in_their_turn, suspects
-from mothkit.inversion.found import Inverted
+from mothkit.hardening.patches import Suspect, in_their_turn, look_again, suspects
 
 NAN = float("nan")
 PAIRS = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0)]
 
 
-def found(*sizes: float) -> Inverted:
-    """Return patches of these sizes; nan for one that missed, and would be the smallest if it counted."""
-    count, mask_l1 = len(sizes), torch.tensor(sizes)
-    return Inverted(
-        masks=torch.zeros(count, 1, 2, 2),
-        patterns=torch.zeros(count, 3, 2, 2),
-        mask_l1=mask_l1.nan_to_num(0.1),
-        found=~mask_l1.isnan(),
-        success_rate=torch.ones(count),
-        loss_start=(torch.ones(1),) * count,
-        loss_end=(torch.ones(1),) * count,
-        cost=torch.ones(count),
-    )
-
-
-def among(*sizes: float, share: float = 0.45, directions: list[Pair] = PAIRS) -> list[Suspect]:
-    return suspects(directions[: len(sizes)], found(*sizes), share=share)
+def among(*sizes: float, share: float = 0.45) -> list[Suspect]:
+    """Return the suspects among directions with patches of these sizes; nan where none was found."""
+    known = torch.tensor(sizes)
+    return suspects(PAIRS[: len(sizes)], known, float(known.nanmedian()), share=share)
 
 
 def test_a_patch_much_smaller_than_the_median_makes_a_suspect() -> None:
@@ -45,6 +30,11 @@ def test_a_suspect_tells_what_was_seen() -> None:
     text = str(Suspect(1, 0, 57.6, 264.7))
     assert "58 pixels turns class 1 into 0" in text
     assert "265 in the median" in text
+
+
+def test_only_what_is_near_to_standing_out_is_looked_at_again() -> None:
+    assert look_again(torch.tensor([100.0, 79.0, NAN, 81.0, 10.0]), 100) == [1, 4]
+    assert look_again(torch.tensor([NAN, NAN]), NAN) == []
 
 
 @given(st.integers(0, 9), st.integers(1, 5))

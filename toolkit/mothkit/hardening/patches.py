@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from torch import Tensor
+
 from mothkit.hardening.pairs import Pair
-from mothkit.inversion.found import Inverted
 
 T = TypeVar("T")
+
+_NEAR = 0.8  # of the median
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +42,23 @@ class Suspect:
         )
 
 
-def suspects(directions: Sequence[Pair], found: Inverted, *, share: float) -> list[Suspect]:
+def look_again(sizes: Tensor, median: float) -> list[int]:
+    """Return which of ``sizes`` [K] are near enough to standing out that another start may show it."""
+    rows: list[int] = (sizes < _NEAR * median).nonzero()[:, 0].tolist()
+    return rows
+
+
+def suspects(directions: Sequence[Pair], sizes: Tensor, median: float, *, share: float) -> list[Suspect]:
     """Return the ``directions`` whose patch is smaller than this ``share`` of the median, smallest first.
 
     Args:
         directions: K of them, source and target class.
-        found: the patch of each; those that missed the asked rate count neither as small nor in the median.
+        sizes: [K], of the patch of each, in pixels; nan where none was found.
+        median: of the sizes that were found.
         share: in 0 to 1.
     """
-    median = float(found.size.nanmedian())
-    sizes = zip(directions, found.size.tolist(), strict=True)
-    small = [Suspect(s, t, size, median) for (s, t), size in sizes if size < share * median]
+    known = zip(directions, sizes.tolist(), strict=True)
+    small = [Suspect(s, t, size, median) for (s, t), size in known if size < share * median]
     return sorted(small, key=lambda each: each.mask_l1)
 
 

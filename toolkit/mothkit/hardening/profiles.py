@@ -21,6 +21,7 @@ _COUNTS = (
     "views",
     "candidates",
     "steady_stamped",
+    "patch_looks",
     "patch_stamped",
     "suspects_per_round",
     "tints_tried",
@@ -78,6 +79,7 @@ class MothConfig:
         patch_share: the warm-up looks for patches, too, that turn one class into another wherever they lie; a direction
             with one below this share of the median patch is a suspect, and patches of it are trained against in every
             round; 0 for none of it (paper: none).
+        patch_looks: how often a direction whose patch is small is looked at, from other starts; its smallest counts.
         suspects_per_round: suspects by patches that have their turn in a round, at most, and as many by tints.
         patch: inversion of these; its cost is for images of 32 x 32, its ``cell`` and ``roam`` come from the shares.
         patch_cell: edge of the squares of one colour, share of the images' shorter side.
@@ -133,6 +135,7 @@ class MothConfig:
     inversion_images: int = 32
     carry_cost: bool = False
     patch_share: float = 0.0
+    patch_looks: int = 3
     suspects_per_round: int = 4
     patch: InversionConfig = field(default_factory=InversionConfig)
     patch_cell: float = 0.125

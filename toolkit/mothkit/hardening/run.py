@@ -17,7 +17,7 @@ from mothkit.hardening.inverting import Inverter
 from mothkit.hardening.judging import Judge
 from mothkit.hardening.norms import has_norm, loss_by_batch
 from mothkit.hardening.pairs import Pair, PairTable
-from mothkit.hardening.patches import Suspect, in_their_turn, suspects
+from mothkit.hardening.patches import Suspect, in_their_turn, look_again, suspects
 from mothkit.hardening.planning import Extent, Pace
 from mothkit.hardening.profiles import MothConfig
 from mothkit.hardening.scouting import scout
@@ -187,13 +187,26 @@ class Run:
         if self.config.patch_share:
             self.emit(PhaseStarted("warm-up: every pair by patches"))
             state = self.generator.get_state()
-            directions, found = self._scouted(self.config.patch, work)
+            self.suspects = self._seek_patches(work)
             self.generator.set_state(state)  # a model without suspects is hardened as if none had been sought
-            self.suspects = (
-                [] if found is None else suspects(directions, found, share=self.config.patch_share)
-            )
             for each in self.suspects:
                 self.emit(Note(str(each)))
+
+    def _seek_patches(self, work: float) -> list[Suspect]:
+        """Scout by patches, look again where one is small, and return what stands out."""
+        config = self.config
+        directions, found = self._scouted(config.patch, work)
+        if found is None:
+            return []
+        sizes, median = found.size, float(found.size.nanmedian())
+        for _ in range(config.patch_looks - 1):
+            rows = look_again(sizes, median)
+            if not rows:
+                break
+            drawn = [self.sampler.draw([directions[row][0]], config.scout_images) for row in rows]
+            again = self.inverter.invert(drawn, [directions[row][1] for row in rows], config.patch)
+            sizes[rows] = sizes[rows].fmin(again.size)
+        return suspects(directions, sizes, median, share=config.patch_share)
 
     def _look_at_tints(self, per_image: float) -> None:
         """See in which directions tints stand out; a share of the time bounds of how many classes."""
