@@ -314,7 +314,7 @@ def test_small_patches_are_looked_at_again_from_other_starts_and_the_smallest_co
     assert looked[:4] == [CLASSES * (CLASSES - 1)] * 4
     assert once.keys() <= again.keys()
     assert all(again[each] <= size for each, size in once.items())
-    assert any(again[each] < size for each, size in once.items())
+    assert again != once  # some became smaller, or small enough to be suspects
 
 
 TINTED = replace(SMALL, tint_deviations=0.01, tints_tried=5, tints_kept=2, tint_strength=1.0)

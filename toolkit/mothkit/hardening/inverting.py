@@ -19,12 +19,21 @@ _POOL_VALUES = 320 * 2**20  # of images held at once for an inversion, 1.25 GiB 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inverter:
-    """Inverts triggers of ``classifier``, whatever its weights are by then, on augmented images of a sampler."""
+    """Inverts triggers of ``classifier``, whatever its weights are by then, on images of a sampler.
+
+    Attributes:
+        classifier: the model.
+        sampler: of the clean images.
+        generator: of all random numbers.
+        device: where the model is.
+        augmented: whether images are augmented, as training has them, or as they are.
+    """
 
     classifier: Classifier
     sampler: Sampler
     generator: torch.Generator
     device: torch.device
+    augmented: bool = True
 
     def invert(
         self,
@@ -64,7 +73,8 @@ class Inverter:
         cost: Tensor | None,
         emit: EventSink,
     ) -> Inverted:
-        pool = self.sampler.pixels(torch.cat(list(drawn)))
+        images = self.sampler.pixels if self.augmented else self.sampler.originals
+        pool = images(torch.cat(list(drawn)))
         tasks, first = [], 0
         for indices, target in zip(drawn, targets, strict=True):
             tasks.append(InversionTask(torch.arange(first, first + len(indices)), target))

@@ -179,7 +179,7 @@ class Run:
         kinds = 2 if self.config.patch_share else 1
         work = min(_FOR_SCOUTING / kinds * left / max(per_image, 1e-12), most)
         self.emit(PhaseStarted("warm-up: every pair"))
-        directions, found = self._scouted(self.config.scout, work)
+        directions, found = self._scouted(self.inverter, self.config.scout, work)
         self.scouted = len(directions)
         if found is not None:
             self.table.scouted(directions, found)
@@ -195,7 +195,8 @@ class Run:
     def _seek_patches(self, work: float) -> list[Suspect]:
         """Scout by patches, look again where one is small, and return what stands out."""
         config = self.config
-        directions, found = self._scouted(config.patch, work)
+        looking = replace(self.inverter, augmented=False)  # shifts blur what stands out
+        directions, found = self._scouted(looking, config.patch, work)
         if found is None:
             return []
         sizes, median = found.size, float(found.size.nanmedian())
@@ -204,7 +205,7 @@ class Run:
             if not rows:
                 break
             drawn = [self.sampler.draw([directions[row][0]], config.scout_images) for row in rows]
-            again = self.inverter.invert(drawn, [directions[row][1] for row in rows], config.patch)
+            again = looking.invert(drawn, [directions[row][1] for row in rows], config.patch)
             sizes[rows] = sizes[rows].fmin(again.size)
         return suspects(directions, sizes, median, share=config.patch_share)
 
@@ -220,9 +221,11 @@ class Run:
         for each in self.tint_suspects:
             self.emit(Note(str(each)))
 
-    def _scouted(self, config: InversionConfig, work: float) -> tuple[list[Pair], Inverted | None]:
+    def _scouted(
+        self, inverter: Inverter, config: InversionConfig, work: float
+    ) -> tuple[list[Pair], Inverted | None]:
         images = self.config.scout_images
-        made = scout(self.inverter, config, images, self.classes, work=work, emit=self.emit)
+        made = scout(inverter, config, images, self.classes, work=work, emit=self.emit)
         directions, found = made or ([], None)
         self.unscouted += self.classes * (self.classes - 1) - len(directions)
         return directions, found
