@@ -232,7 +232,7 @@ DEFAULT = MothConfig(
     scout=replace(QUICK, steps=30, starts=1),
     scout_images=10,
     inversion=InversionConfig(steps=20, initial_cost=0.05, patience=5, start_margin=1e-3),
-    patch_share=0.39,
+    patch_share=0.33,
     tint_deviations=7.0,
     patch_stamped=2,
     patch=InversionConfig(steps=30, initial_cost=0.02, control="updates", gain=0.05, start_mask=0.3),
